@@ -1,0 +1,1 @@
+//! Crossplane's function protocol.
