@@ -1,0 +1,393 @@
+//! The command line as it was **typed**; [`crate::settings`] resolves it. One definition gives flags,
+//! environment, help, completions and the configuration file, whose keys are the flags in camelCase.
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::builder::FalseyValueParser;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use secrecy::SecretString;
+use serde::Deserialize;
+
+use crate::clock::Moment;
+use crate::header::Owner;
+use crate::object_name::PinName;
+use crate::restore::AutoRestore;
+use crate::revision::Revision;
+use crate::signing::Signer;
+use crate::span;
+use crate::store::Addressing;
+use crate::timeline::Timeline;
+
+/// Encrypted, continuous backups of a virtual cluster's state.db on S3, and their restore.
+///
+/// Settings come from flags, then the environment, then --config FILE, then the defaults.
+///
+/// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 partial (some objects are bad), 10 nothing to restore,
+/// 11 another writer, 12 wrong key or tampered, 13 target exists.
+#[derive(Parser)]
+#[command(name = "vcluster-backup", version, max_term_width = 110, propagate_version = true)]
+pub struct Cli {
+    /// Flags that every verb takes.
+    #[command(flatten)]
+    pub common: Common,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// The verbs.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Replicate until told to stop (SIGTERM: final sync)
+    Run(Run),
+    /// Before kine starts: leave the database, restore it, or fail with what to do
+    Ensure(Ensure),
+    /// Take one snapshot now
+    Snapshot(Snapshot),
+    /// Show what can be restored
+    List(List),
+    /// Bring a database back
+    Restore(Restore),
+    /// Decrypt one object to stdout (age or the Go program's format)
+    Decrypt(Decrypt),
+    /// Make a key pair: the age identity to stdout, its recipient to stderr
+    Keygen(Keygen),
+    /// Print shell completions
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Flags of `run`.
+#[derive(Args)]
+pub struct Run {
+    /// Ship what is there and exit (for a CronJob)
+    #[arg(long)]
+    pub once: bool,
+}
+
+/// Flags of `ensure`.
+#[derive(Args)]
+pub struct Ensure {
+    /// When to restore without being asked: an empty volume, a damaged database, one behind the bucket
+    #[arg(
+        long,
+        value_name = "WHEN",
+        value_delimiter = ',',
+        env = "VCB_AUTO_RESTORE",
+        default_value = "empty"
+    )]
+    pub auto_restore: Vec<AutoRestore>,
+    /// What to do on an empty volume while the bucket cannot be reached
+    #[arg(long, value_enum, env = "VCB_ON_UNREACHABLE", default_value_t = OnUnreachable::Block)]
+    pub on_unreachable: OnUnreachable,
+    /// Whether a backup of a deleted cluster of the same name may be taken over
+    #[arg(long, value_enum, env = "VCB_ADOPT", default_value_t = Adopt::Never)]
+    pub adopt: Adopt,
+}
+
+/// What `ensure` does on an empty volume while the bucket cannot be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OnUnreachable {
+    /// Keep trying; never start empty over a backup.
+    Block,
+    /// Start empty.
+    Start,
+}
+
+/// Whether a backup of the same name and another uid may be restored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Adopt {
+    /// Leave it, and begin a new timeline beside it.
+    Never,
+    /// Restore it.
+    SameName,
+}
+
+/// Flags of `snapshot`.
+#[derive(Args)]
+pub struct Snapshot {
+    /// Pin it under this name, so that prune leaves it
+    #[arg(long, value_name = "PIN", env = "VCB_NAME")]
+    pub name: Option<PinName>,
+    /// How long the pin is kept; for ever if not given
+    #[arg(long, value_parser = span::parse, requires = "name", env = "VCB_KEEP")]
+    pub keep: Option<Duration>,
+}
+
+/// Flags of `list`.
+#[derive(Args)]
+pub struct List {
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `restore`.
+#[derive(Args)]
+pub struct Restore {
+    /// Where the database goes
+    #[arg(long, short, value_name = "PATH", env = "VCB_OUTPUT")]
+    pub output: PathBuf,
+    /// Which point to restore
+    #[command(flatten)]
+    pub point: Point,
+    /// Of this history, if not the newest that holds the point
+    #[arg(long, value_name = "ULID", env = "VCB_TIMELINE")]
+    pub timeline: Option<Timeline>,
+    /// Do nothing, successfully, if there is a database at the path
+    #[arg(long)]
+    pub if_not_exists: bool,
+    /// Do nothing, successfully, if there is no backup
+    #[arg(long)]
+    pub if_backup_exists: bool,
+    /// Replace the database at the path; it is kept as PATH.before-restore-TIME
+    #[arg(long)]
+    pub force: bool,
+    /// Show what would be restored, from which objects
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Refuse a bucket whose newest revision is below this one: it was rolled back
+    #[arg(long, value_name = "REVISION", env = "VCB_EXPECT_AT_LEAST")]
+    pub expect_at_least: Option<Revision>,
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A point in a backup's history.
+#[derive(Args, Default)]
+#[group(multiple = false)]
+pub struct Point {
+    /// The newest point (the default)
+    #[arg(long)]
+    pub latest: bool,
+    /// The newest point at or before this time
+    #[arg(long, value_name = "RFC3339")]
+    pub at: Option<Moment>,
+    /// This Kubernetes revision
+    #[arg(long, value_name = "N")]
+    pub revision: Option<Revision>,
+    /// The point pinned under this name
+    #[arg(long, value_name = "NAME")]
+    pub pin: Option<PinName>,
+}
+
+/// Flags of `decrypt`.
+#[derive(Args)]
+pub struct Decrypt {
+    /// A file, or else a key in the bucket
+    #[arg(value_name = "FILE|KEY")]
+    pub object: String,
+    /// Write here instead of to stdout
+    #[arg(long, short, value_name = "PATH")]
+    pub output: Option<PathBuf>,
+}
+
+/// Flags of `keygen`.
+#[derive(Args)]
+pub struct Keygen {
+    /// Print the identity that ENC_KEY unwraps from the bucket's keys/ instead of making one
+    #[arg(long)]
+    pub passphrase: bool,
+}
+
+/// Flags that every verb takes, and the configuration file's keys.
+#[derive(Args, Deserialize, Default, Clone)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[command(next_help_heading = "Common options")]
+pub struct Common {
+    /// YAML with these same names in camelCase; read again when it changes
+    #[arg(long, global = true, env = "VCB_CONFIG", value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    /// S3 server, as https://host:port; without a scheme https, or http with --insecure
+    #[arg(long, global = true, env = "ENDPOINT", value_name = "URL")]
+    pub endpoint: Option<String>,
+    /// Region that requests are signed for [default: us-east-1]
+    #[arg(long, global = true, env = "REGION")]
+    pub region: Option<String>,
+    /// Bucket
+    #[arg(long, global = true, env = "BUCKET_NAME")]
+    pub bucket: Option<String>,
+    /// Folder in the bucket
+    #[arg(long, global = true, env = "VCB_PREFIX")]
+    pub prefix: Option<String>,
+    /// S3 access key
+    #[arg(long, global = true, env = "ACCESS_KEY", hide_env_values = true)]
+    pub access_key: Option<String>,
+    /// S3 secret key; better in a file or the environment, arguments show in `ps`
+    #[arg(long, global = true, env = "SECRET_KEY", hide_env_values = true, value_parser = secret)]
+    pub secret_key: Option<SecretString>,
+    /// File with the S3 access key
+    #[arg(long, global = true, env = "VCB_ACCESS_KEY_FILE", value_name = "FILE")]
+    pub access_key_file: Option<PathBuf>,
+    /// File with the S3 secret key
+    #[arg(long, global = true, env = "VCB_SECRET_KEY_FILE", value_name = "FILE")]
+    pub secret_key_file: Option<PathBuf>,
+    /// Plain http for an endpoint without a scheme; no check of the server's certificate
+    #[arg(long, global = true, env = "INSECURE", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", value_parser = FalseyValueParser::new(), value_name = "BOOL")]
+    pub insecure: Option<bool>,
+    /// PEM certificates to trust beside the system's
+    #[arg(long, global = true, env = "VCB_CA_FILE", value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// Where the bucket's name goes in the URL [default: auto]
+    #[arg(long, global = true, env = "VCB_ADDRESSING", value_enum)]
+    pub addressing: Option<Addressing>,
+    /// Log every S3 request, without credentials
+    #[arg(long, global = true, env = "TRACE", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", value_parser = FalseyValueParser::new(), value_name = "BOOL")]
+    pub trace: Option<bool>,
+    /// The database [default: /data/state.db or /data/server/db/state.db, whichever is there]
+    #[arg(long, global = true, env = "BACKUP_FILE", value_name = "PATH")]
+    pub database: Option<PathBuf>,
+    /// age recipient to encrypt to (repeatable)
+    #[arg(long, global = true, env = "VCB_RECIPIENT", value_name = "age1…", value_delimiter = ',')]
+    pub recipient: Vec<String>,
+    /// File with age recipients, one a line; read again when it changes
+    #[arg(long, global = true, env = "VCB_RECIPIENTS_FILE", value_name = "FILE")]
+    pub recipients_file: Option<PathBuf>,
+    /// File with the age identity that decrypts
+    #[arg(long, global = true, env = "VCB_IDENTITY_FILE", value_name = "FILE")]
+    pub identity_file: Option<PathBuf>,
+    /// Passphrase, instead of recipients and identity
+    #[arg(long, global = true, env = "ENC_KEY", hide_env_values = true, value_parser = secret)]
+    pub enc_key: Option<SecretString>,
+    /// File with the key that signs
+    #[arg(long, global = true, env = "VCB_SIGNING_KEY_FILE", value_name = "FILE")]
+    pub signing_key_file: Option<PathBuf>,
+    /// Accept only objects signed by this key
+    #[arg(long, global = true, env = "VCB_SIGNER", value_name = "PUB")]
+    #[serde(deserialize_with = "parsed")]
+    pub signer: Option<Signer>,
+    /// Whose backup this is
+    #[arg(long, global = true, env = "VCB_OWNER", value_name = "NAMESPACE/NAME[/UID]")]
+    #[serde(deserialize_with = "parsed")]
+    pub owner: Option<Owner>,
+    /// text or json [default: text]
+    #[arg(long, global = true, env = "VCB_LOG_FORMAT", value_enum)]
+    pub log_format: Option<LogFormat>,
+    /// error, warn, info, debug or trace [default: info]
+    #[arg(long, global = true, env = "VCB_LOG_LEVEL")]
+    pub log_level: Option<String>,
+    /// Serve /metrics, /healthz, /readyz and /status here, as :8090 or 127.0.0.1:8090
+    #[arg(long, global = true, env = "VCB_LISTEN", value_name = "ADDR", value_parser = listen)]
+    #[serde(deserialize_with = "deserialize_listen")]
+    pub listen: Option<SocketAddr>,
+    /// Ship new revisions this often [default: 1s]
+    #[arg(long, global = true, env = "VCB_SYNC_INTERVAL", value_parser = span::parse, value_name = "SPAN")]
+    #[serde(deserialize_with = "span::deserialize")]
+    pub sync_interval: Option<Duration>,
+    /// Ship this often while there is nothing new but leases and events [default: 30s]
+    #[arg(long, global = true, env = "VCB_IDLE_INTERVAL", value_parser = span::parse, value_name = "SPAN")]
+    #[serde(deserialize_with = "span::deserialize")]
+    pub idle_interval: Option<Duration>,
+    /// Go on shipping this long after SIGTERM while kine still writes [default: 8s]
+    #[arg(long, global = true, env = "VCB_SHUTDOWN_GRACE", value_parser = span::parse, value_name = "SPAN")]
+    #[serde(deserialize_with = "span::deserialize")]
+    pub shutdown_grace: Option<Duration>,
+    /// Take a snapshot this often; a bare number counts minutes [default: 1h]
+    #[arg(long, global = true, env = "BACKUP_INTERVAL", value_parser = span::parse_or_minutes, value_name = "SPAN")]
+    #[serde(deserialize_with = "span::deserialize")]
+    pub snapshot_interval: Option<Duration>,
+    /// Keep every revision restorable this far back from the newest capture [default: 7d]
+    #[arg(long, global = true, env = "VCB_PITR_WINDOW", value_parser = span::parse, value_name = "SPAN")]
+    #[serde(deserialize_with = "span::deserialize")]
+    pub pitr_window: Option<Duration>,
+    /// Keep this many newest snapshots [default: 3]
+    #[arg(long, global = true, env = "VCB_KEEP_LAST", value_name = "N")]
+    pub keep_last: Option<u32>,
+    /// Keep one snapshot of each of so many hours [default: 24]
+    #[arg(long, global = true, env = "VCB_KEEP_HOURLY", value_name = "N")]
+    pub keep_hourly: Option<u32>,
+    /// Keep one snapshot of each of so many days [default: 7]
+    #[arg(long, global = true, env = "VCB_KEEP_DAILY", value_name = "N")]
+    pub keep_daily: Option<u32>,
+    /// Keep one snapshot of each of so many weeks [default: 4]
+    #[arg(long, global = true, env = "VCB_KEEP_WEEKLY", value_name = "N")]
+    pub keep_weekly: Option<u32>,
+    /// Keep one snapshot of each of so many months [default: 6]
+    #[arg(long, global = true, env = "VCB_KEEP_MONTHLY", value_name = "N")]
+    pub keep_monthly: Option<u32>,
+    /// Back up this file or folder beside the database (repeatable)
+    #[arg(long, global = true, env = "VCB_INCLUDE", value_name = "PATH", value_delimiter = ',')]
+    pub include: Vec<PathBuf>,
+    /// Named restore points to make; in the configuration file only.
+    #[arg(skip)]
+    pub pins: Vec<PinRequest>,
+    /// A restore that was asked for; in the configuration file only.
+    #[arg(skip)]
+    pub restore: Option<RestoreRequest>,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// A pin that the configuration file asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PinRequest {
+    /// Its name.
+    pub name: PinName,
+    /// How long it is kept; for ever if absent.
+    #[serde(default, deserialize_with = "span::deserialize")]
+    pub keep_for: Option<Duration>,
+}
+
+/// A restore that the configuration file asks for, done once per id by `ensure`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RestoreRequest {
+    /// Names the request.
+    pub id: String,
+    /// The newest point.
+    #[serde(default)]
+    pub latest: bool,
+    /// The newest point at or before this time.
+    #[serde(default)]
+    pub at: Option<String>,
+    /// This revision.
+    #[serde(default)]
+    pub revision: Option<u64>,
+    /// The point pinned under this name.
+    #[serde(default)]
+    pub pin: Option<PinName>,
+}
+
+#[allow(clippy::unnecessary_wraps)] // clap's signature
+fn secret(text: &str) -> Result<SecretString, std::convert::Infallible> {
+    Ok(text.to_owned().into())
+}
+
+/// `:8090` listens on every address, as Go programs write it.
+fn listen(text: &str) -> Result<SocketAddr, String> {
+    let full = if text.starts_with(':') { format!("0.0.0.0{text}") } else { text.to_owned() };
+    full.parse().map_err(|_| format!("'{text}' is not an address: write it as :8090 or 127.0.0.1:8090"))
+}
+
+fn parsed<'de, D: serde::Deserializer<'de>, T: FromStr<Err: Display>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    let text: Option<String> = Deserialize::deserialize(deserializer)?;
+    text.map(|text| text.parse().map_err(serde::de::Error::custom)).transpose()
+}
+
+fn deserialize_listen<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<SocketAddr>, D::Error> {
+    let text: Option<String> = Deserialize::deserialize(deserializer)?;
+    text.map(|text| listen(&text).map_err(serde::de::Error::custom)).transpose()
+}

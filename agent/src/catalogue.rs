@@ -1,0 +1,162 @@
+//! The **catalogue**: what a LIST of the bucket says can be restored. No key is needed to make it.
+
+use std::collections::BTreeMap;
+
+use crate::clock::Moment;
+use crate::object_name::{ObjectName, PinName, Prefix, is_seed_object};
+use crate::revision::Revision;
+use crate::store::Listed;
+use crate::timeline::Timeline;
+
+/// Everything under one prefix.
+#[derive(Debug, Default)]
+pub struct Catalogue {
+    /// Histories, oldest first.
+    pub timelines: BTreeMap<Timeline, History>,
+    /// Recipients whose identity is wrapped by a passphrase.
+    pub wrapped_identities: Vec<(String, Stored)>,
+    /// Objects of the Go program, by key.
+    pub seed_objects: Vec<(Stored, Option<Moment>)>,
+}
+
+/// One timeline's objects.
+#[derive(Debug, Default)]
+pub struct History {
+    /// Complete databases, by revision and time.
+    pub snapshots: BTreeMap<(Revision, Moment), Stored>,
+    /// Rows between snapshots, by first and last revision; of equal ranges the one captured last counts.
+    pub segments: BTreeMap<(Revision, Revision), (Moment, Stored)>,
+    /// Named restore points.
+    pub pins: BTreeMap<PinName, (Revision, Moment)>,
+    /// Archives of the files beside the database.
+    pub files: BTreeMap<Moment, Stored>,
+}
+
+/// An object's key and size.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// The full key.
+    pub key: String,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// A revision and when it was captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+pub struct RestorePoint {
+    /// The revision.
+    #[serde(serialize_with = "number")]
+    pub revision: Revision,
+    /// When it was captured.
+    pub captured: Moment,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
+fn number<S: serde::Serializer>(revision: &Revision, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(revision.number())
+}
+
+impl Catalogue {
+    /// Sorts a listing; foreign objects are passed over.
+    pub fn new(prefix: &Prefix, listed: &[Listed]) -> Self {
+        let mut catalogue = Self::default();
+        for object in listed {
+            let stored = Stored { key: object.key.clone(), size: object.size };
+            let Some(name) = ObjectName::parse(prefix, &object.key) else {
+                if is_seed_object(&object.key) {
+                    catalogue.seed_objects.push((stored, object.modified));
+                }
+                continue;
+            };
+            catalogue.add(name, stored);
+        }
+        catalogue.seed_objects.sort_by_key(|(stored, modified)| (*modified, stored.key.clone()));
+        catalogue
+    }
+
+    fn add(&mut self, name: ObjectName, stored: Stored) {
+        match name {
+            ObjectName::Snapshot { timeline, revision, captured } => {
+                self.history(timeline).snapshots.insert((revision, captured), stored);
+            }
+            ObjectName::Segment { timeline, from, to, captured } => {
+                let segments = &mut self.history(timeline).segments;
+                if segments.get(&(from, to)).is_none_or(|(known, _)| *known < captured) {
+                    segments.insert((from, to), (captured, stored));
+                }
+            }
+            ObjectName::Pin { timeline, name, revision, captured } => {
+                self.history(timeline).pins.insert(name, (revision, captured));
+            }
+            ObjectName::Files { timeline, captured } => {
+                self.history(timeline).files.insert(captured, stored);
+            }
+            ObjectName::WrappedIdentity { recipient } => self.wrapped_identities.push((recipient, stored)),
+            ObjectName::Signer { .. } => {}
+        }
+    }
+
+    fn history(&mut self, timeline: Timeline) -> &mut History {
+        self.timelines.entry(timeline).or_default()
+    }
+
+    /// The highest revision ever captured, on any timeline: what a restored database must rise above.
+    pub fn highest_revision(&self) -> Revision {
+        self.timelines
+            .values()
+            .filter_map(History::newest)
+            .map(|point| point.revision)
+            .max()
+            .unwrap_or_default()
+    }
+
+    /// Whether there is nothing to restore.
+    pub fn is_empty(&self) -> bool {
+        self.seed_objects.is_empty() && self.timelines.values().all(|history| history.snapshots.is_empty())
+    }
+}
+
+impl History {
+    /// The segments that lead on from `revision` without a gap, in order. Where several begin inside what is
+    /// covered, the one that reaches furthest is taken, so that merged segments replace those they hold.
+    pub fn chain(&self, revision: Revision) -> Vec<(Revision, Revision, Moment, &Stored)> {
+        let mut chain = Vec::new();
+        let mut reached = revision;
+        loop {
+            let next = self
+                .segments
+                .iter()
+                .filter(|((from, to), _)| *from <= reached && *to > reached)
+                .max_by_key(|((_, to), _)| *to);
+            let Some(((from, to), (captured, stored))) = next else { return chain };
+            chain.push((*from, *to, *captured, stored));
+            reached = *to;
+        }
+    }
+
+    /// The newest point that can be restored.
+    pub fn newest(&self) -> Option<RestorePoint> {
+        self.snapshots
+            .keys()
+            .map(|(revision, captured)| {
+                self.chain(*revision).last().map_or(
+                    RestorePoint { revision: *revision, captured: *captured },
+                    |(_, to, captured, _)| RestorePoint { revision: *to, captured: *captured },
+                )
+            })
+            .max_by_key(|point| (point.revision, point.captured))
+    }
+
+    /// The oldest point that can be restored.
+    pub fn oldest(&self) -> Option<RestorePoint> {
+        let oldest = self.snapshots.keys().min_by_key(|(_, captured)| *captured);
+        oldest.map(|(revision, captured)| RestorePoint { revision: *revision, captured: *captured })
+    }
+
+    /// Bytes of all its objects.
+    pub fn bytes(&self) -> u64 {
+        let snapshots = self.snapshots.values().map(|stored| stored.size);
+        let segments = self.segments.values().map(|(_, stored)| stored.size);
+        snapshots.chain(segments).chain(self.files.values().map(|stored| stored.size)).sum()
+    }
+}

@@ -1,0 +1,297 @@
+//! kine's database: one table, an append-only log. A row is never changed but `compact_rev_key`; compaction
+//! deletes superseded rows at or below the compact revision and moves that key in the same transaction
+//! (kine pkg/logstructured/sqllog). So rows above the last revision read are exactly what is new, and rows
+//! below it can only vanish.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, Row as SqlRow, params_from_iter};
+
+use super::{Database, DatabaseError, open_scratch};
+use crate::revision::Revision;
+
+/// kine's columns (pkg/drivers/sqlite/sqlite.go).
+const COLUMNS: [&str; 9] =
+    ["id", "name", "created", "deleted", "create_revision", "prev_revision", "lease", "value", "old_value"];
+
+/// How long one ranged read may last. A tenth of what kine's users would notice, and small beside the budget
+/// of 100 ms: the last row of a range may be a large one.
+const RANGE_TIME: Duration = Duration::from_millis(15);
+
+/// How many bytes of rows are held in memory between a ranged read and its write.
+const RANGE_BYTES: usize = 1 << 20;
+
+/// How often the copy is compared anew when compaction passes while it is compared.
+const COMPARISONS: usize = 8;
+
+/// How many ids one comparison reads in a transaction: about 10 ms.
+const RANGE_IDS: i64 = 20_000;
+
+const COMPACT_REVISION: &str =
+    "SELECT coalesce(max(prev_revision), 0) FROM kine WHERE name = 'compact_rev_key'";
+
+/// One row of kine's log, without `old_value`, which is the value of `prev_revision`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// The revision.
+    pub id: i64,
+    /// The key.
+    pub name: String,
+    /// 1 if this row made the key.
+    pub created: i64,
+    /// 1 if this row deleted the key.
+    pub deleted: i64,
+    /// The revision that made the key; 0 in the row that makes it.
+    pub create_revision: i64,
+    /// The key's row before this one.
+    pub prev_revision: i64,
+    /// The lease, 0 if none.
+    pub lease: i64,
+    /// The value; `None` in gap rows.
+    pub value: Option<Vec<u8>>,
+}
+
+/// Whether table `kine` has the columns that this module reads.
+pub(super) fn has_its_columns(connection: &Connection) -> rusqlite::Result<bool> {
+    let mut columns = connection.prepare("SELECT name FROM pragma_table_info('kine')")?;
+    let columns: Vec<String> = columns.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    Ok(columns == COLUMNS)
+}
+
+/// What the log says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// The newest revision.
+    pub live: Revision,
+    /// History at or below it may be gone.
+    pub compact: Revision,
+}
+
+impl Database {
+    /// Where the log stands: two index look-ups.
+    pub fn position(&self) -> Result<Position, DatabaseError> {
+        self.read(position)
+    }
+
+    /// Copies kine's table in ranges. Each is a short read transaction; a last one takes the rows since.
+    /// What compaction removed behind the copy's back is found by comparing ids, also in ranges, until no
+    /// compaction has passed between the comparison and the last read.
+    pub(super) fn copy_kine(&self, scratch: &Path) -> Result<Revision, DatabaseError> {
+        let copy =
+            KineCopy { path: scratch, connection: open_scratch(scratch).map_err(|e| failed(scratch, e))? };
+        let schema = self.read(schema)?;
+        copy.begin(&schema)?;
+        let mut last = 0;
+        while let Some(newest) = self.copy_range(&copy, last)? {
+            last = newest;
+        }
+        for _ in 0..COMPARISONS {
+            let compact = self.position()?.compact;
+            self.drop_vanished(&copy, last)?;
+            if let Some(revision) = self.copy_tail(&copy, &mut last, compact)? {
+                copy.finish(&schema)?;
+                return Ok(revision);
+            }
+        }
+        Err(DatabaseError::Restless(self.path.clone()))
+    }
+
+    /// Copies rows after `last` for [`RANGE_TIME`]; `None` when there was none.
+    fn copy_range(&self, copy: &KineCopy, last: i64) -> Result<Option<i64>, DatabaseError> {
+        let rows = self.read(|connection| read_range(connection, last))?;
+        copy.insert(&rows)?;
+        Ok(rows.last().map(|row| row.id))
+    }
+
+    /// Removes from the copy what is no longer in the database, up to `last`.
+    fn drop_vanished(&self, copy: &KineCopy, last: i64) -> Result<(), DatabaseError> {
+        let mut from = 0;
+        while from < last {
+            let (ids, to) = self.read(|connection| ids_after(connection, from, last))?;
+            copy.keep_only(&ids, from, to)?;
+            from = to;
+        }
+        Ok(())
+    }
+
+    /// One last transaction: if compaction has not moved since `compact`, the rows since and the one row that
+    /// kine changes in place. `None` if it has moved.
+    fn copy_tail(
+        &self,
+        copy: &KineCopy,
+        last: &mut i64,
+        compact: Revision,
+    ) -> Result<Option<Revision>, DatabaseError> {
+        // Brings `last` close, so that the transaction that counts is short.
+        while let Some(newest) = self.copy_range(copy, *last)? {
+            *last = newest;
+        }
+        let tail = self.read(|connection| {
+            let position = position(connection)?;
+            if position.compact != compact {
+                return Ok(None);
+            }
+            let mut rows = Vec::new();
+            let mut statement = connection
+                .prepare_cached("SELECT * FROM kine WHERE id > ?1 OR name = 'compact_rev_key' ORDER BY id")?;
+            let mut found = statement.query([*last])?;
+            while let Some(row) = found.next()? {
+                rows.push(full_row(row)?);
+            }
+            let sequence = connection
+                .query_row("SELECT seq FROM sqlite_sequence WHERE name = 'kine'", [], |row| row.get(0))
+                .unwrap_or(position.live.to_sql());
+            Ok(Some((rows, sequence, position.live)))
+        })?;
+        let Some((rows, sequence, live)) = tail else { return Ok(None) };
+        copy.insert(&rows)?;
+        copy.set_sequence(sequence)?;
+        Ok(Some(live))
+    }
+}
+
+fn position(connection: &Connection) -> rusqlite::Result<Position> {
+    let live = connection
+        .prepare_cached("SELECT coalesce(max(id), 0) FROM kine")?
+        .query_row([], |row| row.get(0))
+        .map(Revision::from_sql)?;
+    let compact = connection
+        .prepare_cached(COMPACT_REVISION)?
+        .query_row([], |row| row.get(0))
+        .map(Revision::from_sql)?;
+    Ok(Position { live, compact })
+}
+
+/// Tables first, then indexes: these are made after the rows are in, which is several times faster.
+fn schema(connection: &Connection) -> rusqlite::Result<Vec<(String, String)>> {
+    connection
+        .prepare(
+            "SELECT type, sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'
+             ORDER BY type <> 'table', rowid",
+        )?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect()
+}
+
+struct FullRow {
+    id: i64,
+    values: Vec<Value>,
+}
+
+impl FullRow {
+    fn bytes(&self) -> usize {
+        let of = |value: &Value| match value {
+            Value::Blob(bytes) => bytes.len(),
+            Value::Text(text) => text.len(),
+            _ => 8,
+        };
+        self.values.iter().map(of).sum()
+    }
+}
+
+fn full_row(row: &SqlRow<'_>) -> rusqlite::Result<FullRow> {
+    let values = (0..COLUMNS.len()).map(|column| row.get(column)).collect::<Result<_, _>>()?;
+    Ok(FullRow { id: row.get(0)?, values })
+}
+
+fn read_range(connection: &Connection, last: i64) -> rusqlite::Result<Vec<FullRow>> {
+    let began = Instant::now();
+    let mut statement = connection.prepare_cached("SELECT * FROM kine WHERE id > ?1 ORDER BY id")?;
+    let mut found = statement.query([last])?;
+    let (mut rows, mut bytes) = (Vec::new(), 0);
+    while let Some(row) = found.next()? {
+        let row = full_row(row)?;
+        bytes += row.bytes();
+        rows.push(row);
+        if bytes > RANGE_BYTES || began.elapsed() > RANGE_TIME {
+            break;
+        }
+    }
+    Ok(rows)
+}
+
+fn ids_after(connection: &Connection, from: i64, last: i64) -> rusqlite::Result<(Vec<i64>, i64)> {
+    let ids: Vec<i64> = connection
+        .prepare_cached("SELECT id FROM kine WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT ?3")?
+        .query_map([from, last, RANGE_IDS], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    let full = i64::try_from(ids.len()) == Ok(RANGE_IDS);
+    let to = if full { ids.last().copied().unwrap_or(last) } else { last };
+    Ok((ids, to))
+}
+
+/// The copy in the making.
+struct KineCopy<'p> {
+    path: &'p Path,
+    connection: Connection,
+}
+
+fn failed(path: &Path, source: rusqlite::Error) -> DatabaseError {
+    DatabaseError::Scratch { path: path.to_owned(), source }
+}
+
+impl KineCopy<'_> {
+    fn write<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, DatabaseError> {
+        let result = self.connection.unchecked_transaction().and_then(|transaction| {
+            let value = work(&transaction)?;
+            transaction.commit()?;
+            Ok(value)
+        });
+        result.map_err(|source| failed(self.path, source))
+    }
+
+    fn begin(&self, schema: &[(String, String)]) -> Result<(), DatabaseError> {
+        self.write(|connection| {
+            schema
+                .iter()
+                .filter(|(kind, _)| kind == "table")
+                .try_for_each(|(_, sql)| connection.execute_batch(sql))
+        })
+    }
+
+    fn insert(&self, rows: &[FullRow]) -> Result<(), DatabaseError> {
+        self.write(|connection| {
+            let mut statement = connection
+                .prepare_cached("INSERT OR REPLACE INTO kine VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)")?;
+            for row in rows {
+                statement.execute(params_from_iter(&row.values))?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Of the rows in `(from, to]`, keeps those whose ids are given (sorted).
+    fn keep_only(&self, ids: &[i64], from: i64, to: i64) -> Result<(), DatabaseError> {
+        self.write(|connection| {
+            let copied: Vec<i64> = connection
+                .prepare_cached("SELECT id FROM kine WHERE id > ?1 AND id <= ?2 ORDER BY id")?
+                .query_map([from, to], |row| row.get(0))?
+                .collect::<Result<_, _>>()?;
+            let mut delete = connection.prepare_cached("DELETE FROM kine WHERE id = ?1")?;
+            for id in copied.iter().filter(|id| ids.binary_search(id).is_err()) {
+                delete.execute([id])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// kine goes on counting from here, not from the newest row, which compaction may have dropped.
+    fn set_sequence(&self, sequence: i64) -> Result<(), DatabaseError> {
+        self.write(|connection| {
+            connection.execute("DELETE FROM sqlite_sequence WHERE name = 'kine'", [])?;
+            connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('kine', ?1)", [sequence])
+        })
+        .map(drop)
+    }
+
+    fn finish(&self, schema: &[(String, String)]) -> Result<(), DatabaseError> {
+        self.write(|connection| {
+            schema
+                .iter()
+                .filter(|(kind, _)| kind != "table")
+                .try_for_each(|(_, sql)| connection.execute_batch(sql))
+        })
+    }
+}

@@ -1,0 +1,246 @@
+//! The **database**: kine's `state.db`, read and never touched.
+//!
+//! kine runs `PRAGMA wal_checkpoint(FULL)` after every compaction, with a busy timeout of 30 s
+//! (pkg/drivers/sqlite): whoever holds a read transaction then stops every write of the control plane. So
+//! this module opens read-only, never checkpoints (not even on close), keeps no read transaction between
+//! calls, and times each one. It keeps its connection open: a plain `open`/`close` of the file elsewhere in the
+//! process would drop SQLite's POSIX locks.
+
+mod generic;
+mod kine;
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+
+use crate::header::DatabaseKind;
+use crate::revision::Revision;
+
+pub use kine::Row;
+
+/// First bytes of every SQLite file (sqlite.org/fileformat2.html §1.3).
+const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+
+/// Why the database could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseError {
+    /// Nothing at the path.
+    #[error("there is no database at {0}: name it with --database, or start the control plane first")]
+    Missing(PathBuf),
+    /// Something else at the path.
+    #[error("{0} is not a SQLite database: nothing was read from it; check --database")]
+    NotSqlite(PathBuf),
+    /// A file of no bytes, or one without tables: kine has not written it yet.
+    #[error("{0} is empty: the control plane has not written to it yet")]
+    Empty(PathBuf),
+    /// Cannot be opened or read.
+    #[error("cannot read {path}")]
+    Read {
+        /// The database.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// SQLite's own error.
+    #[error("SQLite cannot read {path}")]
+    Sqlite {
+        /// The database.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// The scratch file could not be written.
+    #[error(
+        "cannot write the scratch copy {path}: is the disk full? TMPDIR names the folder for scratch files"
+    )]
+    Scratch {
+        /// The scratch file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// kine replaced, vacuumed or compacted it faster than it could be copied.
+    #[error("{0} changed faster than it could be copied: it will be tried again")]
+    Restless(PathBuf),
+}
+
+/// Called with the length of every read transaction.
+pub type ReadObserver = Arc<dyn Fn(Duration) + Send + Sync>;
+
+/// A database that is open for reading.
+pub struct Database {
+    path: PathBuf,
+    connection: Connection,
+    kind: DatabaseKind,
+    observer: ReadObserver,
+    /// Opened while nobody had it open: true as long as no `-wal` appears.
+    immutable: bool,
+}
+
+/// What a finished copy holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Copied {
+    /// The newest revision in it; zero for a generic database.
+    pub revision: Revision,
+    /// What wrote it.
+    pub kind: DatabaseKind,
+}
+
+impl Database {
+    /// Opens the database at `path`, which must be a SQLite file with at least one table.
+    pub fn open(path: &Path, observer: ReadObserver) -> Result<Self, DatabaseError> {
+        look(path)?;
+        let sqlite = |source| DatabaseError::Sqlite { path: path.to_owned(), source };
+        // Without a -wal nobody has it open (kine makes one at its first read), and a read-only open of a WAL
+        // database would create -wal and -shm, or fail on a read-only mount: `immutable` does neither.
+        let immutable = !wal(path).exists();
+        let connection = Connection::open_with_flags(
+            uri(path, immutable),
+            OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+        )
+        .map_err(sqlite)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(sqlite)?;
+        connection.busy_timeout(Duration::from_secs(5)).map_err(sqlite)?;
+        // 1 MiB: the agent reads each page once, and its memory is the tenant's.
+        connection.pragma_update(None, "cache_size", -1024).map_err(sqlite)?;
+        let kind = match kind(&connection) {
+            Ok(Some(kind)) => kind,
+            Ok(None) => return Err(DatabaseError::Empty(path.to_owned())),
+            Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::NotADatabase) => {
+                return Err(DatabaseError::NotSqlite(path.to_owned()));
+            }
+            Err(error) => return Err(sqlite(error)),
+        };
+        Ok(Self { path: path.to_owned(), connection, kind, observer, immutable })
+    }
+
+    /// What wrote it.
+    pub fn kind(&self) -> DatabaseKind {
+        self.kind
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Copies the database, as it is at one moment, into the empty file `scratch`.
+    ///
+    /// kine's is read in ranges, so that no read transaction lasts (see [`kine`]); any other in one step of
+    /// SQLite's backup API.
+    pub fn copy_into(&self, scratch: &Path) -> Result<Copied, DatabaseError> {
+        let revision = match self.kind {
+            DatabaseKind::Kine => self.copy_kine(scratch)?,
+            DatabaseKind::Generic => {
+                self.copy_generic(scratch)?;
+                Revision::ZERO
+            }
+        };
+        if self.immutable && wal(&self.path).exists() {
+            // Someone opened it meanwhile: what was read without locks may be torn.
+            return Err(DatabaseError::Restless(self.path.clone()));
+        }
+        Ok(Copied { revision, kind: self.kind })
+    }
+
+    /// Whether this connection still reads the file at its path under locks. False once kine has opened a
+    /// database that was opened at rest, or has replaced the file: then it must be opened again.
+    pub fn is_current(&self) -> bool {
+        !(self.immutable && wal(&self.path).exists())
+    }
+
+    /// A number that changes whenever another connection has changed the database.
+    pub fn data_version(&self) -> Result<i64, DatabaseError> {
+        self.read(|connection| connection.query_row("PRAGMA data_version", [], |row| row.get(0)))
+    }
+
+    /// Runs one read transaction and tells the observer how long it lasted.
+    fn read<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, DatabaseError> {
+        let began = Instant::now();
+        let result = self.connection.unchecked_transaction().and_then(|transaction| {
+            let value = work(&transaction)?;
+            transaction.finish()?;
+            Ok(value)
+        });
+        (self.observer)(began.elapsed());
+        result.map_err(|source| DatabaseError::Sqlite { path: self.path.clone(), source })
+    }
+}
+
+/// Opens an empty scratch database: no journal, no syncing, a small cache. It is read once and thrown away.
+fn open_scratch(scratch: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(scratch)?;
+    connection.pragma_update(None, "journal_mode", "OFF")?;
+    connection.pragma_update(None, "synchronous", "OFF")?;
+    connection.pragma_update(None, "cache_size", -2048)?;
+    Ok(connection)
+}
+
+/// Whether there is a SQLite file at all, before SQLite (which would take any missing file for an empty
+/// database) is asked.
+fn look(path: &Path) -> Result<(), DatabaseError> {
+    let read = |source: std::io::Error| match source.kind() {
+        std::io::ErrorKind::NotFound => DatabaseError::Missing(path.to_owned()),
+        _ => DatabaseError::Read { path: path.to_owned(), source },
+    };
+    // Safe by hand here alone: no connection of this process is open on it yet.
+    let file = File::open(path).map_err(read)?;
+    if !file.metadata().map_err(read)?.is_file() {
+        return Err(DatabaseError::NotSqlite(path.to_owned()));
+    }
+    let mut first = Vec::new();
+    file.take(16).read_to_end(&mut first).map_err(read)?;
+    match first.as_slice() {
+        [] => Err(DatabaseError::Empty(path.to_owned())),
+        magic if magic == MAGIC => Ok(()),
+        _ => Err(DatabaseError::NotSqlite(path.to_owned())),
+    }
+}
+
+/// `None` while there is no table.
+fn kind(connection: &Connection) -> rusqlite::Result<Option<DatabaseKind>> {
+    let mut tables = connection.prepare(
+        "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'",
+    )?;
+    let tables: Vec<String> = tables.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    Ok(match tables.as_slice() {
+        [] => None,
+        // Alone: whatever a further table held would be missing from the log.
+        [table] if table == "kine" && kine::has_its_columns(connection)? => Some(DatabaseKind::Kine),
+        _ => Some(DatabaseKind::Generic),
+    })
+}
+
+fn wal(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push("-wal");
+    PathBuf::from(name)
+}
+
+/// An SQLite URI (sqlite.org/uri.html), with the bytes escaped that a path may hold and a URI may not.
+fn uri(path: &Path, immutable: bool) -> String {
+    use std::fmt::Write as _;
+    use std::os::unix::ffi::OsStrExt as _;
+    let mut uri = "file:".to_owned();
+    for byte in path.as_os_str().as_bytes() {
+        if byte.is_ascii_alphanumeric() || b"/._-".contains(byte) {
+            uri.push(char::from(*byte));
+        } else {
+            // Writing to a String cannot fail.
+            let _ = write!(uri, "%{byte:02X}");
+        }
+    }
+    uri.push_str("?mode=ro");
+    if immutable {
+        uri.push_str("&immutable=1");
+    }
+    uri
+}

@@ -1,0 +1,117 @@
+//! **Exit codes**: the one place that maps errors to them. `vcluster-backup --help` lists them.
+
+use std::process::ExitCode;
+
+use crate::envelope::OpenError;
+use crate::key::KeyError;
+use crate::key::seed::SeedError;
+use crate::restore::assembly::AssemblyError;
+use crate::restore::plan::PlanError;
+use crate::settings::SettingsError;
+use crate::store::StoreError;
+
+/// How the program ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// All was done.
+    Done = 0,
+    /// It failed.
+    Failed = 1,
+    /// The command line or configuration is wrong.
+    Usage = 2,
+    /// It was done but for objects that are bad.
+    Partial = 3,
+    /// There is no backup, or not of that point.
+    NothingToRestore = 10,
+    /// Another writer ships to the same timeline.
+    AnotherWriter = 11,
+    /// The key does not fit, or an object was tampered with.
+    WrongKey = 12,
+    /// There is a database where one should be restored.
+    TargetExists = 13,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// An error of a verb that has its own exit code.
+#[derive(Debug, thiserror::Error)]
+pub enum VerbError {
+    /// A database is in the way.
+    #[error("{0} exists: nothing was restored; --force replaces it and keeps it as {0}.before-restore-TIME")]
+    TargetExists(String),
+    /// The bucket holds less than it must.
+    #[error(
+        "the newest revision in the bucket is {newest}, expected at least {expected}: the bucket was rolled back, or it is another cluster's; nothing was restored"
+    )]
+    RolledBack {
+        /// What the bucket holds.
+        newest: String,
+        /// What was expected.
+        expected: String,
+    },
+    /// No key to decrypt with.
+    #[error("no identity is given: name its file with --identity-file, or give the passphrase as ENC_KEY")]
+    NoIdentity,
+    /// Wrong use that the command line's grammar cannot tell.
+    #[error("{0}")]
+    Usage(String),
+    /// There is nothing.
+    #[error("{0}")]
+    Nothing(String),
+}
+
+/// The exit code of an error.
+pub fn exit_of(error: &anyhow::Error) -> Exit {
+    error.chain().find_map(|cause| of_verb(cause).or_else(|| of_module(cause))).unwrap_or(Exit::Failed)
+}
+
+fn of_verb(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
+    Some(match cause.downcast_ref::<VerbError>()? {
+        VerbError::TargetExists(_) => Exit::TargetExists,
+        VerbError::RolledBack { .. } => Exit::WrongKey,
+        VerbError::NoIdentity | VerbError::Usage(_) => Exit::Usage,
+        VerbError::Nothing(_) => Exit::NothingToRestore,
+    })
+}
+
+fn of_module(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
+    if cause.is::<PlanError>() {
+        return Some(Exit::NothingToRestore);
+    }
+    if cause.is::<SettingsError>() {
+        return Some(Exit::Usage);
+    }
+    if let Some(error) = cause.downcast_ref::<KeyError>() {
+        return Some(match error {
+            KeyError::WrongPassphrase { .. } | KeyError::Tampered { .. } => Exit::WrongKey,
+            KeyError::Recipient(_) | KeyError::NoRecipient | KeyError::NoIdentity(_) => Exit::Usage,
+            KeyError::Read { .. } => Exit::Failed,
+        });
+    }
+    if let Some(error) = cause.downcast_ref::<OpenError>() {
+        return Some(of_open(error));
+    }
+    if let Some(AssemblyError::Object { source, .. }) = cause.downcast_ref() {
+        return Some(of_open(source));
+    }
+    if cause.is::<SeedError>() {
+        return Some(Exit::WrongKey);
+    }
+    cause.downcast_ref::<StoreError>().map(|error| match error {
+        StoreError::NotFound(_) => Exit::NothingToRestore,
+        StoreError::Exists(_) => Exit::AnotherWriter,
+        StoreError::Settings(_) | StoreError::NoCredentials => Exit::Usage,
+        _ => Exit::Failed,
+    })
+}
+
+fn of_open(error: &OpenError) -> Exit {
+    match error {
+        OpenError::Io(_) | OpenError::Header(_) => Exit::Failed,
+        _ => Exit::WrongKey,
+    }
+}

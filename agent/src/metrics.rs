@@ -1,0 +1,193 @@
+//! **Metrics**, prefix `vcluster_backup_`. Series start at zero; labels come from closed sets.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::time::Duration;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+/// What an object is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Kind {
+    /// A complete database.
+    #[allow(non_camel_case_types)]
+    snapshot,
+    /// Rows.
+    #[allow(non_camel_case_types)]
+    segment,
+}
+
+/// Which revision a gauge tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum RevisionKind {
+    /// In the database.
+    #[allow(non_camel_case_types)]
+    live,
+    /// In the bucket.
+    #[allow(non_camel_case_types)]
+    shipped,
+    /// History at or below it may be gone from the database.
+    #[allow(non_camel_case_types)]
+    compact,
+}
+
+/// How an upload ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Outcome {
+    /// Published.
+    #[allow(non_camel_case_types)]
+    ok,
+    /// Not published.
+    #[allow(non_camel_case_types)]
+    error,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RevisionLabels {
+    kind: RevisionKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabels {
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct UploadLabels {
+    kind: Kind,
+    result: Outcome,
+}
+
+/// All series.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Arc<Registry>,
+    last_success: Gauge<f64, AtomicU64>,
+    lag: Gauge<f64, AtomicU64>,
+    restorable_from: Gauge<f64, AtomicU64>,
+    revision: Family<RevisionLabels, Gauge<i64, AtomicI64>>,
+    uploaded_bytes: Family<KindLabels, Counter>,
+    uploads: Family<UploadLabels, Counter>,
+    snapshot_duration: Histogram,
+    read_transaction: Histogram,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("vcluster_backup");
+        let metrics = Self {
+            registry: Arc::default(),
+            last_success: Gauge::default(),
+            lag: Gauge::default(),
+            restorable_from: Gauge::default(),
+            revision: Family::default(),
+            uploaded_bytes: Family::default(),
+            uploads: Family::default(),
+            snapshot_duration: Histogram::new([0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0]),
+            // The budget is 0.1 s; kine's users notice a tenth of it.
+            read_transaction: Histogram::new([0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0]),
+        };
+        for kind in [RevisionKind::live, RevisionKind::shipped, RevisionKind::compact] {
+            let _ = metrics.revision.get_or_create(&RevisionLabels { kind });
+        }
+        for kind in [Kind::snapshot, Kind::segment] {
+            let _ = metrics.uploaded_bytes.get_or_create(&KindLabels { kind });
+            for result in [Outcome::ok, Outcome::error] {
+                let _ = metrics.uploads.get_or_create(&UploadLabels { kind, result });
+            }
+        }
+        let mut gauge = |name: &str, help: &str, gauge: &Gauge<f64, AtomicU64>| {
+            registry.register(name, help, gauge.clone());
+        };
+        gauge(
+            "last_success_timestamp_seconds",
+            "When everything captured was last in the bucket",
+            &metrics.last_success,
+        );
+        gauge("lag_seconds", "Age of the oldest change that is not in the bucket", &metrics.lag);
+        gauge(
+            "restorable_from_timestamp_seconds",
+            "The oldest point that can be restored",
+            &metrics.restorable_from,
+        );
+        registry.register("revision", "Kubernetes revisions", metrics.revision.clone());
+        registry.register("uploaded_bytes", "Bytes published", metrics.uploaded_bytes.clone());
+        registry.register("uploads", "Objects published or failed", metrics.uploads.clone());
+        registry.register(
+            "snapshot_duration_seconds",
+            "From the first read to the published object",
+            metrics.snapshot_duration.clone(),
+        );
+        registry.register(
+            "read_transaction_seconds",
+            "How long the database was read at a time",
+            metrics.read_transaction.clone(),
+        );
+        registry.register("build", "The program", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
+        Self { registry: Arc::new(registry), ..metrics }
+    }
+}
+
+impl Metrics {
+    /// In the OpenMetrics text form.
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+
+    /// A read transaction ended.
+    pub fn read_transaction(&self, lasted: Duration) {
+        self.read_transaction.observe(lasted.as_secs_f64());
+    }
+
+    /// A snapshot was published.
+    pub fn snapshot(&self, bytes: u64, took: Duration) {
+        self.published(Kind::snapshot, bytes);
+        self.snapshot_duration.observe(took.as_secs_f64());
+    }
+
+    /// An object was published.
+    pub fn published(&self, kind: Kind, bytes: u64) {
+        self.uploads.get_or_create(&UploadLabels { kind, result: Outcome::ok }).inc();
+        self.uploaded_bytes.get_or_create(&KindLabels { kind }).inc_by(bytes);
+    }
+
+    /// An object was not published.
+    pub fn failed(&self, kind: Kind) {
+        self.uploads.get_or_create(&UploadLabels { kind, result: Outcome::error }).inc();
+    }
+
+    /// A revision moved.
+    pub fn revision(&self, kind: RevisionKind, revision: crate::revision::Revision) {
+        self.revision.get_or_create(&RevisionLabels { kind }).set(revision.to_sql());
+    }
+
+    /// Everything captured is in the bucket.
+    pub fn success(&self, now: crate::clock::Moment) {
+        self.last_success.set(seconds(now));
+    }
+
+    /// The age of the oldest change that is not in the bucket.
+    pub fn lag(&self, lag: Duration) {
+        self.lag.set(lag.as_secs_f64());
+    }
+
+    /// The oldest point that can be restored.
+    pub fn restorable_from(&self, moment: crate::clock::Moment) {
+        self.restorable_from.set(seconds(moment));
+    }
+}
+
+#[allow(clippy::cast_precision_loss)] // milliseconds since 1970 fit 53 bits for 285,000 years
+fn seconds(moment: crate::clock::Moment) -> f64 {
+    moment.millis() as f64 / 1000.0
+}
