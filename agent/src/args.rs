@@ -13,9 +13,10 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 use crate::clock::Moment;
+use crate::ensure::{Adopt, AutoRestore, OnUnreachable};
 use crate::header::Owner;
-use crate::object_name::PinName;
-use crate::restore::AutoRestore;
+use crate::pin::{PinName, PinRequest};
+use crate::restore::RestoreRequest;
 use crate::revision::Revision;
 use crate::signing::Signer;
 use crate::span;
@@ -71,42 +72,19 @@ pub struct Run {
     pub once: bool,
 }
 
-/// Flags of `ensure`.
+/// Flags of `ensure`; the configuration file has the same three keys.
 #[derive(Args)]
 pub struct Ensure {
     /// When to restore without being asked: an empty volume, a damaged database, one behind the bucket
-    #[arg(
-        long,
-        value_name = "WHEN",
-        value_delimiter = ',',
-        env = "VCB_AUTO_RESTORE",
-        default_value = "empty"
-    )]
-    pub auto_restore: Vec<AutoRestore>,
-    /// What to do on an empty volume while the bucket cannot be reached
-    #[arg(long, value_enum, env = "VCB_ON_UNREACHABLE", default_value_t = OnUnreachable::Block)]
-    pub on_unreachable: OnUnreachable,
-    /// Whether a backup of a deleted cluster of the same name may be taken over
-    #[arg(long, value_enum, env = "VCB_ADOPT", default_value_t = Adopt::Never)]
-    pub adopt: Adopt,
-}
-
-/// What `ensure` does on an empty volume while the bucket cannot be reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum OnUnreachable {
-    /// Keep trying; never start empty over a backup.
-    Block,
-    /// Start empty.
-    Start,
-}
-
-/// Whether a backup of the same name and another uid may be restored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Adopt {
-    /// Leave it, and begin a new timeline beside it.
-    Never,
-    /// Restore it.
-    SameName,
+    /// [default: empty]
+    #[arg(long, value_name = "WHEN", value_delimiter = ',', env = "VCB_AUTO_RESTORE")]
+    pub auto_restore: Option<Vec<AutoRestore>>,
+    /// What to do on an empty volume while the bucket cannot be reached [default: block]
+    #[arg(long, value_enum, env = "VCB_ON_UNREACHABLE")]
+    pub on_unreachable: Option<OnUnreachable>,
+    /// Whether a backup of a deleted cluster of the same name may be taken over [default: never]
+    #[arg(long, value_enum, env = "VCB_ADOPT")]
+    pub adopt: Option<Adopt>,
 }
 
 /// Flags of `snapshot`.
@@ -130,6 +108,7 @@ pub struct List {
 
 /// Flags of `restore`.
 #[derive(Args)]
+#[allow(clippy::struct_excessive_bools)] // each is a flag of its own
 pub struct Restore {
     /// Where the database goes
     #[arg(long, short, value_name = "PATH", env = "VCB_OUTPUT")]
@@ -324,6 +303,15 @@ pub struct Common {
     /// A restore that was asked for; in the configuration file only.
     #[arg(skip)]
     pub restore: Option<RestoreRequest>,
+    /// As [`Ensure::auto_restore`], whose flag wins.
+    #[arg(skip)]
+    pub auto_restore: Option<Vec<AutoRestore>>,
+    /// As [`Ensure::on_unreachable`], whose flag wins.
+    #[arg(skip)]
+    pub on_unreachable: Option<OnUnreachable>,
+    /// As [`Ensure::adopt`], whose flag wins.
+    #[arg(skip)]
+    pub adopt: Option<Adopt>,
 }
 
 /// How log lines look.
@@ -334,37 +322,6 @@ pub enum LogFormat {
     Text,
     /// For machines.
     Json,
-}
-
-/// A pin that the configuration file asks for.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct PinRequest {
-    /// Its name.
-    pub name: PinName,
-    /// How long it is kept; for ever if absent.
-    #[serde(default, deserialize_with = "span::deserialize")]
-    pub keep_for: Option<Duration>,
-}
-
-/// A restore that the configuration file asks for, done once per id by `ensure`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct RestoreRequest {
-    /// Names the request.
-    pub id: String,
-    /// The newest point.
-    #[serde(default)]
-    pub latest: bool,
-    /// The newest point at or before this time.
-    #[serde(default)]
-    pub at: Option<String>,
-    /// This revision.
-    #[serde(default)]
-    pub revision: Option<u64>,
-    /// The point pinned under this name.
-    #[serde(default)]
-    pub pin: Option<PinName>,
 }
 
 #[allow(clippy::unnecessary_wraps)] // clap's signature

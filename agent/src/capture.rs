@@ -1,21 +1,24 @@
 //! **Capture**: takes what the database holds and publishes it, encrypted and signed.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tempfile::NamedTempFile;
 
 use crate::clock::{Clock, Moment};
+use crate::continuity;
 use crate::database::{Copied, Database, DatabaseError};
 use crate::header::{Content, Header, Owner};
 use crate::key::Recipients;
 use crate::object_name::{ObjectName, Prefix};
+use crate::pin::PinRequest;
+use crate::progress::Progress;
 use crate::signing::SigningKey;
 use crate::snapshot;
-use crate::store::{Metadata, PartWriter, Store, StoreError, parts};
+use crate::store::{Metadata, PartWriter, Parts, Store, StoreError, parts};
 use crate::timeline::Timeline;
 
 /// How often a copy is begun anew when kine replaces the database under it.
@@ -85,6 +88,8 @@ pub struct Capture<S> {
     pub owner: Option<Owner>,
     /// What time it is.
     pub clock: Clock,
+    /// Whether a person waits for it.
+    pub watched: bool,
 }
 
 impl<S: Store + Clone> Capture<S> {
@@ -96,7 +101,7 @@ impl<S: Store + Clone> Capture<S> {
     ) -> Result<Published, CaptureError> {
         let began = std::time::Instant::now();
         let (scratch, copied) = self.copy(database).await?;
-        let captured = self.clock.now();
+        let captured = self.clock.now().minus(copied.taken.elapsed());
         let header = Header {
             content: Content::Snapshot { revision: copied.revision, database: copied.kind },
             timeline,
@@ -107,8 +112,24 @@ impl<S: Store + Clone> Capture<S> {
         };
         let name = ObjectName::Snapshot { timeline, revision: copied.revision, captured };
         let key = self.prefix.key(&name);
-        let bytes = self.publish(&key, header, scratch).await?;
+        let metadata = continuity::metadata(self.owner.as_ref(), &copied);
+        let bytes = self.publish(&key, &metadata, header, scratch).await?;
         Ok(Published { name, key, copied, captured, bytes, took: began.elapsed() })
+    }
+
+    /// Names a published snapshot, so that prune leaves it: until `keep` from now is over, or for ever.
+    pub async fn pin(&self, snapshot: &ObjectName, pin: &PinRequest) -> Result<(), CaptureError> {
+        let ObjectName::Snapshot { timeline, revision, captured } = *snapshot else { return Ok(()) };
+        let name = ObjectName::Pin { timeline, name: pin.name.clone(), revision, captured };
+        let until = pin
+            .keep_for
+            .map_or_else(|| "for ever".to_owned(), |keep| self.clock.now().plus(keep).to_string());
+        let body = Parts::whole(Bytes::from(format!("{until}\n")));
+        match self.store.put_new(&self.prefix.key(&name), &Metadata::new(), body).await {
+            // The same name for the same snapshot: what was asked for is there.
+            Ok(()) | Err(StoreError::Exists(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     async fn copy(&self, database: &SharedDatabase) -> Result<(NamedTempFile, Copied), CaptureError> {
@@ -121,7 +142,9 @@ impl<S: Store + Clone> Capture<S> {
                     .prefix("vcluster-backup-")
                     .tempfile_in(&folder)
                     .map_err(|source| CaptureError::Scratch { folder, source })?;
-                let copied = lock(&shared).copy_into(scratch.path())?;
+                let mut database = lock(&shared);
+                database.refresh()?;
+                let copied = database.copy_into(scratch.path())?;
                 Ok::<_, CaptureError>((scratch, copied))
             })
             .await;
@@ -137,8 +160,15 @@ impl<S: Store + Clone> Capture<S> {
     }
 
     /// Encrypts on one thread and uploads on another, a part at a time.
-    async fn publish(&self, key: &str, header: Header, scratch: NamedTempFile) -> Result<u64, CaptureError> {
+    async fn publish(
+        &self,
+        key: &str,
+        metadata: &Metadata,
+        header: Header,
+        scratch: NamedTempFile,
+    ) -> Result<u64, CaptureError> {
         let (sender, receiver) = parts();
+        let watched = self.watched;
         let (recipients, signing_key, object) =
             (self.recipients.clone(), self.signing_key.clone(), key.to_owned());
         let sealing = tokio::task::spawn_blocking(move || {
@@ -146,12 +176,14 @@ impl<S: Store + Clone> Capture<S> {
             let file = File::open(scratch.path()).map_err(seal_error)?;
             let expected = file.metadata().map_err(seal_error)?.len();
             let mut out = PartWriter::new(sender, expected);
-            snapshot::seal(&header, file, &recipients, signing_key.as_deref(), &mut out)
+            let progress = if watched { Progress::bytes("uploading", expected) } else { Progress::hidden() };
+            let body = progress.reading(file);
+            snapshot::seal(&header, body, &recipients, signing_key.as_deref(), &mut out)
                 .map_err(seal_error)?;
+            progress.finish();
             out.finish().map_err(seal_error)
         });
-        let metadata = self.metadata();
-        let stored = self.store.put_new(key, &metadata, receiver).await;
+        let stored = self.store.put_new(key, metadata, receiver).await;
         let sealed = join(sealing).await;
         match (stored, sealed) {
             // An abandoned upload's cause is the sealing's error; otherwise the store's own comes first.
@@ -159,11 +191,6 @@ impl<S: Store + Clone> Capture<S> {
             (Err(error), _) => Err(error.into()),
             (Ok(()), sealed) => sealed,
         }
-    }
-
-    /// What must be known of an object without its key: whose it is.
-    fn metadata(&self) -> Metadata {
-        self.owner.iter().map(|owner| ("owner".to_owned(), owner.to_string())).collect::<BTreeMap<_, _>>()
     }
 }
 

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::clock::Moment;
-use crate::object_name::{ObjectName, PinName, Prefix, is_seed_object};
+use crate::object_name::{ObjectName, Prefix, is_seed_object};
+use crate::pin::PinName;
 use crate::revision::Revision;
 use crate::store::Listed;
 use crate::timeline::Timeline;
@@ -45,15 +46,19 @@ pub struct Stored {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 pub struct RestorePoint {
     /// The revision.
-    #[serde(serialize_with = "number")]
     pub revision: Revision,
     /// When it was captured.
     pub captured: Moment,
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
-fn number<S: serde::Serializer>(revision: &Revision, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_u64(revision.number())
+impl std::fmt::Display for RestorePoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Generic databases have no revisions.
+        if self.revision == Revision::ZERO {
+            return write!(f, "{}", self.captured);
+        }
+        write!(f, "revision {} ({})", self.revision, self.captured)
+    }
 }
 
 impl Catalogue {

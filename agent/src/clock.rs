@@ -72,6 +72,12 @@ impl serde::Serialize for Moment {
     }
 }
 
+impl<'de> serde::Deserialize<'de> for Moment {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 /// Where the time comes from; tests pass one that they move by hand.
 #[derive(Clone, Copy)]
 pub struct Clock(fn() -> Moment);

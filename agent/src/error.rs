@@ -2,12 +2,18 @@
 
 use std::process::ExitCode;
 
+use crate::capture::CaptureError;
+use crate::cause;
 use crate::envelope::OpenError;
 use crate::key::KeyError;
 use crate::key::seed::SeedError;
+use crate::keyring::KeyringError;
+use crate::replicator::ReplicatorError;
+use crate::restore::RestoreError;
 use crate::restore::assembly::AssemblyError;
 use crate::restore::plan::PlanError;
 use crate::settings::SettingsError;
+use crate::signing::KeyFormatError;
 use crate::store::StoreError;
 
 /// How the program ends.
@@ -62,56 +68,113 @@ pub enum VerbError {
     /// There is nothing.
     #[error("{0}")]
     Nothing(String),
+    /// The control plane must not start on what is there.
+    #[error("{0}")]
+    NotReady(String),
 }
 
 /// The exit code of an error.
 pub fn exit_of(error: &anyhow::Error) -> Exit {
-    error.chain().find_map(|cause| of_verb(cause).or_else(|| of_module(cause))).unwrap_or(Exit::Failed)
+    error.chain().find_map(classify).unwrap_or(Exit::Failed)
 }
 
-fn of_verb(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
-    Some(match cause.downcast_ref::<VerbError>()? {
-        VerbError::TargetExists(_) => Exit::TargetExists,
-        VerbError::RolledBack { .. } => Exit::WrongKey,
-        VerbError::NoIdentity | VerbError::Usage(_) => Exit::Usage,
-        VerbError::Nothing(_) => Exit::NothingToRestore,
-    })
+/// The error and its causes in one line, each once: a transparent error repeats its source.
+pub fn told(error: &anyhow::Error) -> String {
+    cause::chain(error.as_ref())
 }
 
-fn of_module(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
-    if cause.is::<PlanError>() {
-        return Some(Exit::NothingToRestore);
+/// An error may be wrapped in those of the modules above its own, and a transparent wrapper hides it from the
+/// chain of causes: so each wrapper is taken off by hand.
+fn classify(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
+    if let Some(error) = cause.downcast_ref::<VerbError>() {
+        return Some(of_verb(error));
     }
-    if cause.is::<SettingsError>() {
-        return Some(Exit::Usage);
+    if let Some(error) = cause.downcast_ref::<StoreError>() {
+        return Some(of_store(error));
     }
     if let Some(error) = cause.downcast_ref::<KeyError>() {
-        return Some(match error {
-            KeyError::WrongPassphrase { .. } | KeyError::Tampered { .. } => Exit::WrongKey,
-            KeyError::Recipient(_) | KeyError::NoRecipient | KeyError::NoIdentity(_) => Exit::Usage,
-            KeyError::Read { .. } => Exit::Failed,
-        });
+        return Some(of_key(error));
     }
     if let Some(error) = cause.downcast_ref::<OpenError>() {
         return Some(of_open(error));
     }
-    if let Some(AssemblyError::Object { source, .. }) = cause.downcast_ref() {
-        return Some(of_open(source));
+    if let Some(error) = cause.downcast_ref::<KeyringError>() {
+        return Some(match error {
+            KeyringError::Key(error) => of_key(error),
+            KeyringError::Store(error) => of_store(error),
+        });
     }
-    if cause.is::<SeedError>() {
-        return Some(Exit::WrongKey);
+    if let Some(error) = cause.downcast_ref::<RestoreError>() {
+        return Some(match error {
+            RestoreError::Assembly(error) => of_assembly(error),
+            RestoreError::Placement(_) => Exit::Failed,
+        });
     }
-    cause.downcast_ref::<StoreError>().map(|error| match error {
+    if let Some(error) = cause.downcast_ref::<CaptureError>() {
+        return Some(of_capture(error));
+    }
+    if let Some(error) = cause.downcast_ref::<ReplicatorError>() {
+        return Some(match error {
+            ReplicatorError::Capture(error) => of_capture(error),
+            ReplicatorError::Store(error) => of_store(error),
+            ReplicatorError::Unshipped(_) => Exit::Failed,
+        });
+    }
+    if cause.is::<PlanError>() {
+        return Some(Exit::NothingToRestore);
+    }
+    if cause.is::<SettingsError>() || cause.is::<KeyFormatError>() {
+        return Some(Exit::Usage);
+    }
+    cause.is::<SeedError>().then_some(Exit::WrongKey)
+}
+
+fn of_verb(error: &VerbError) -> Exit {
+    match error {
+        VerbError::TargetExists(_) => Exit::TargetExists,
+        VerbError::RolledBack { .. } => Exit::WrongKey,
+        VerbError::NoIdentity | VerbError::Usage(_) => Exit::Usage,
+        VerbError::Nothing(_) => Exit::NothingToRestore,
+        VerbError::NotReady(_) => Exit::Failed,
+    }
+}
+
+fn of_store(error: &StoreError) -> Exit {
+    match error {
         StoreError::NotFound(_) => Exit::NothingToRestore,
         StoreError::Exists(_) => Exit::AnotherWriter,
         StoreError::Settings(_) | StoreError::NoCredentials => Exit::Usage,
         _ => Exit::Failed,
-    })
+    }
+}
+
+fn of_key(error: &KeyError) -> Exit {
+    match error {
+        KeyError::WrongPassphrase { .. } | KeyError::Tampered { .. } => Exit::WrongKey,
+        KeyError::Recipient(_) | KeyError::NoRecipient | KeyError::NoIdentity(_) => Exit::Usage,
+        KeyError::Read { .. } => Exit::Failed,
+    }
 }
 
 fn of_open(error: &OpenError) -> Exit {
     match error {
         OpenError::Io(_) | OpenError::Header(_) => Exit::Failed,
         _ => Exit::WrongKey,
+    }
+}
+
+fn of_assembly(error: &AssemblyError) -> Exit {
+    match error {
+        AssemblyError::Store(error) => of_store(error),
+        AssemblyError::Object { source, .. } => of_open(source),
+        AssemblyError::Seed { .. } => Exit::WrongKey,
+        _ => Exit::Failed,
+    }
+}
+
+fn of_capture(error: &CaptureError) -> Exit {
+    match error {
+        CaptureError::Store(error) => of_store(error),
+        _ => Exit::Failed,
     }
 }

@@ -4,11 +4,11 @@
 //! encrypted, to S3 without ever blocking kine, and brings it back.
 //!
 //! Modules, each using only those above it:
-//! - values, no I/O: [`revision`], [`clock`], [`span`], [`timeline`], [`object_name`], [`signing`], [`header`],
+//! - values, no I/O: [`revision`], [`clock`], [`span`], [`timeline`], [`pin`], [`object_name`], [`signing`], [`header`],
 //!   [`key`], [`envelope`], [`snapshot`], [`catalogue`], [`retention`]
-//! - ports: [`store`] (S3), [`database`] (SQLite)
-//! - work: [`capture`], [`replicator`], [`restore`]
-//! - edge: [`args`] (as typed), [`seed_args`], [`settings`] (resolved), [`commands`], [`listen`], [`metrics`],
+//! - ports: [`store`] (S3), [`database`] (SQLite), [`metrics`], [`status`]
+//! - work: [`continuity`], [`keyring`], [`capture`], [`replicator`], [`restore`], [`ensure`]
+//! - edge: [`args`] (as typed), [`seed_args`], [`settings`] (resolved), [`commands`], [`listen`],
 //!   [`progress`], [`telemetry`], [`shutdown`], [`error`] (exit codes)
 
 #![forbid(unsafe_code)]
@@ -16,15 +16,23 @@
 pub mod args;
 pub mod capture;
 pub mod catalogue;
+pub mod cause;
 pub mod clock;
+pub mod commands;
+pub mod continuity;
 pub mod database;
+pub mod ensure;
 pub mod envelope;
 pub mod error;
 pub mod header;
 pub mod key;
+pub mod keyring;
+pub mod listen;
 pub mod metrics;
 pub mod object_name;
+pub mod pin;
 pub mod progress;
+pub mod replicator;
 pub mod restore;
 pub mod retention;
 pub mod revision;
@@ -34,6 +42,7 @@ pub mod shutdown;
 pub mod signing;
 pub mod snapshot;
 pub mod span;
+pub mod status;
 pub mod store;
 pub mod telemetry;
 pub mod timeline;

@@ -49,6 +49,44 @@ pub enum Outcome {
     error,
 }
 
+/// A call to the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(non_camel_case_types, missing_docs)] // spelled as the label
+pub enum Operation {
+    list,
+    head,
+    get,
+    put,
+    delete,
+    create_multipart,
+    upload_part,
+    complete_multipart,
+}
+
+/// How the store answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(non_camel_case_types)] // spelled as the label
+pub enum Code {
+    /// As asked.
+    ok,
+    /// 401 or 403.
+    refused,
+    /// 404.
+    not_found,
+    /// 409 or 412.
+    conflict,
+    /// No answer.
+    unreachable,
+    /// Anything else.
+    error,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    op: Operation,
+    code: Code,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RevisionLabels {
     kind: RevisionKind,
@@ -75,6 +113,7 @@ pub struct Metrics {
     revision: Family<RevisionLabels, Gauge<i64, AtomicI64>>,
     uploaded_bytes: Family<KindLabels, Counter>,
     uploads: Family<UploadLabels, Counter>,
+    requests: Family<RequestLabels, Counter>,
     snapshot_duration: Histogram,
     read_transaction: Histogram,
 }
@@ -90,6 +129,7 @@ impl Default for Metrics {
             revision: Family::default(),
             uploaded_bytes: Family::default(),
             uploads: Family::default(),
+            requests: Family::default(),
             snapshot_duration: Histogram::new([0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0]),
             // The budget is 0.1 s; kine's users notice a tenth of it.
             read_transaction: Histogram::new([0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0]),
@@ -164,6 +204,11 @@ impl Metrics {
     /// An object was not published.
     pub fn failed(&self, kind: Kind) {
         self.uploads.get_or_create(&UploadLabels { kind, result: Outcome::error }).inc();
+    }
+
+    /// The store was called.
+    pub fn request(&self, op: Operation, code: Code) {
+        self.requests.get_or_create(&RequestLabels { op, code }).inc();
     }
 
     /// A revision moved.

@@ -14,6 +14,7 @@
 use std::fmt;
 
 use crate::clock::Moment;
+use crate::pin::PinName;
 use crate::revision::Revision;
 use crate::timeline::Timeline;
 
@@ -119,53 +120,6 @@ impl ObjectName {
             }),
             _ => None,
         }
-    }
-}
-
-/// A pin's name: lower case letters, digits, `-` and `.`, as Kubernetes names are (RFC 1123), 63 at most.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize, serde::Serialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct PinName(String);
-
-/// Text that names no pin.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "'{0}' is not a name for a pin: use 1 to 63 lower case letters, digits, '-' and '.', as in before-migration"
-)]
-pub struct NotAPinName(String);
-
-impl std::str::FromStr for PinName {
-    type Err = NotAPinName;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
-        let outer = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
-        let fits = text.len() <= 63 && text.chars().all(inner);
-        if fits && outer(text.chars().next()) && outer(text.chars().last()) {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(NotAPinName(text.to_owned()))
-        }
-    }
-}
-
-impl TryFrom<String> for PinName {
-    type Error = NotAPinName;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl From<PinName> for String {
-    fn from(name: PinName) -> Self {
-        name.0
-    }
-}
-
-impl fmt::Display for PinName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 

@@ -7,7 +7,10 @@ use std::str::FromStr;
 ///
 /// kine numbers its rows with `INTEGER PRIMARY KEY AUTOINCREMENT`, so a revision is never used twice and
 /// never exceeds `i64::MAX`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize, serde::Deserialize,
+)]
+#[serde(transparent)]
 pub struct Revision(u64);
 
 impl Revision {

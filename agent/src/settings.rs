@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use crate::args::{Common, LogFormat, PinRequest, RestoreRequest};
+use crate::args::{Common, Ensure, LogFormat};
+use crate::ensure::{Adopt, AutoRestore, OnUnreachable, Rules};
 use crate::header::Owner;
 use crate::key::{self, KeyError, Recipients};
 use crate::object_name::Prefix;
+use crate::pin::PinRequest;
+use crate::restore::RestoreRequest;
 use crate::retention::Retention;
 use crate::signing::{KeyFormatError, Signer, SigningKey};
 use crate::store::{CredentialSource, StoreSettings};
@@ -95,6 +98,11 @@ impl Settings {
     /// Reads the configuration file again. An unreadable or wrong file leaves the settings as they were.
     pub fn reload(&self) -> Result<Self, SettingsError> {
         Self::resolve(self.typed.clone())
+    }
+
+    /// The files that are read again when they change.
+    pub fn watched_files(&self) -> Vec<PathBuf> {
+        self.joined.config.iter().chain(&self.joined.recipients_file).cloned().collect()
     }
 
     /// The bucket and how to get in.
@@ -260,6 +268,19 @@ impl Settings {
         &self.joined.pins
     }
 
+    /// What `ensure` does: as its flags say, else the configuration file, else the defaults.
+    pub fn ensure_rules(&self, flags: Ensure) -> Rules {
+        let file = &self.joined;
+        Rules {
+            auto_restore: flags
+                .auto_restore
+                .or_else(|| file.auto_restore.clone())
+                .unwrap_or_else(|| vec![AutoRestore::Empty]),
+            on_unreachable: flags.on_unreachable.or(file.on_unreachable).unwrap_or(OnUnreachable::Block),
+            adopt: flags.adopt.or(file.adopt).unwrap_or(Adopt::Never),
+        }
+    }
+
     /// The restore that the configuration file asks for.
     pub fn restore_request(&self) -> Option<&RestoreRequest> {
         self.joined.restore.as_ref()
@@ -286,6 +307,9 @@ fn join(typed: Common, file: Common) -> Common {
             include: if typed.include.is_empty() { file.include } else { typed.include },
             pins: file.pins,
             restore: file.restore,
+            auto_restore: file.auto_restore,
+            on_unreachable: file.on_unreachable,
+            adopt: file.adopt,
         } };
     }
     first!(

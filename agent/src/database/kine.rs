@@ -6,11 +6,13 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rusqlite::types::Value;
-use rusqlite::{Connection, Row as SqlRow, params_from_iter};
+use rusqlite::types::{Value, ValueRef};
+use rusqlite::{Connection, OptionalExtension as _, Row as SqlRow, params_from_iter};
 
-use super::{Database, DatabaseError, open_scratch};
+use super::{Copied, Database, DatabaseError, open_scratch};
+use crate::header::DatabaseKind;
 use crate::revision::Revision;
+use crate::signing::{Digest, Hasher};
 
 /// kine's columns (pkg/drivers/sqlite/sqlite.go).
 const COLUMNS: [&str; 9] =
@@ -31,27 +33,6 @@ const RANGE_IDS: i64 = 20_000;
 
 const COMPACT_REVISION: &str =
     "SELECT coalesce(max(prev_revision), 0) FROM kine WHERE name = 'compact_rev_key'";
-
-/// One row of kine's log, without `old_value`, which is the value of `prev_revision`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Row {
-    /// The revision.
-    pub id: i64,
-    /// The key.
-    pub name: String,
-    /// 1 if this row made the key.
-    pub created: i64,
-    /// 1 if this row deleted the key.
-    pub deleted: i64,
-    /// The revision that made the key; 0 in the row that makes it.
-    pub create_revision: i64,
-    /// The key's row before this one.
-    pub prev_revision: i64,
-    /// The lease, 0 if none.
-    pub lease: i64,
-    /// The value; `None` in gap rows.
-    pub value: Option<Vec<u8>>,
-}
 
 /// Whether table `kine` has the columns that this module reads.
 pub(super) fn has_its_columns(connection: &Connection) -> rusqlite::Result<bool> {
@@ -75,10 +56,27 @@ impl Database {
         self.read(position)
     }
 
+    /// The digest of the row at `revision`; `None` if there is none. Values carry random uids and time stamps,
+    /// so the digest gives nothing of them away.
+    pub fn row_digest(&self, revision: Revision) -> Result<Option<Digest>, DatabaseError> {
+        self.read(|connection| row_digest(connection, revision))
+    }
+
+    /// The highest revision that this database ever gave out: `max(id)` may be lower, because compaction drops
+    /// the row of a deleted key.
+    pub fn sequence(&self) -> Result<Revision, DatabaseError> {
+        self.read(|connection| {
+            let sequence = connection
+                .query_row("SELECT seq FROM sqlite_sequence WHERE name = 'kine'", [], |row| row.get(0))
+                .optional()?;
+            Ok(Revision::from_sql(sequence.unwrap_or(0)))
+        })
+    }
+
     /// Copies kine's table in ranges. Each is a short read transaction; a last one takes the rows since.
     /// What compaction removed behind the copy's back is found by comparing ids, also in ranges, until no
     /// compaction has passed between the comparison and the last read.
-    pub(super) fn copy_kine(&self, scratch: &Path) -> Result<Revision, DatabaseError> {
+    pub(super) fn copy_kine(&self, scratch: &Path) -> Result<Copied, DatabaseError> {
         let copy =
             KineCopy { path: scratch, connection: open_scratch(scratch).map_err(|e| failed(scratch, e))? };
         let schema = self.read(schema)?;
@@ -90,9 +88,11 @@ impl Database {
         for _ in 0..COMPARISONS {
             let compact = self.position()?.compact;
             self.drop_vanished(&copy, last)?;
+            let taken = Instant::now();
             if let Some(revision) = self.copy_tail(&copy, &mut last, compact)? {
                 copy.finish(&schema)?;
-                return Ok(revision);
+                let tip = row_digest(&copy.connection, revision).map_err(|error| failed(scratch, error))?;
+                return Ok(Copied { revision, kind: DatabaseKind::Kine, tip, taken });
             }
         }
         Err(DatabaseError::Restless(self.path.clone()))
@@ -150,6 +150,34 @@ impl Database {
         copy.set_sequence(sequence)?;
         Ok(Some(live))
     }
+}
+
+fn row_digest(connection: &Connection, revision: Revision) -> rusqlite::Result<Option<Digest>> {
+    connection
+        .prepare_cached(
+            "SELECT id, name, created, deleted, create_revision, prev_revision, lease, value
+             FROM kine WHERE id = ?1",
+        )?
+        .query_row([revision.to_sql()], digest)
+        .optional()
+}
+
+/// Every column with its type and length before it, so that no two rows have the same bytes.
+fn digest(row: &SqlRow<'_>) -> rusqlite::Result<Digest> {
+    let mut hasher = Hasher::default();
+    for column in 0..COLUMNS.len() - 1 {
+        let (kind, bytes) = match row.get_ref(column)? {
+            ValueRef::Null => (b'n', Vec::new()),
+            ValueRef::Integer(number) => (b'i', number.to_be_bytes().to_vec()),
+            ValueRef::Real(number) => (b'r', number.to_be_bytes().to_vec()),
+            ValueRef::Text(bytes) => (b't', bytes.to_vec()),
+            ValueRef::Blob(bytes) => (b'b', bytes.to_vec()),
+        };
+        hasher.update(&[kind]);
+        hasher.update(&(bytes.len() as u64).to_be_bytes());
+        hasher.update(&bytes);
+    }
+    Ok(hasher.finish())
 }
 
 fn position(connection: &Connection) -> rusqlite::Result<Position> {

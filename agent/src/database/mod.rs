@@ -11,6 +11,7 @@ mod kine;
 
 use std::fs::File;
 use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,8 +21,9 @@ use rusqlite::{Connection, OpenFlags};
 
 use crate::header::DatabaseKind;
 use crate::revision::Revision;
+use crate::signing::Digest;
 
-pub use kine::Row;
+pub use kine::Position;
 
 /// First bytes of every SQLite file (sqlite.org/fileformat2.html §1.3).
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
@@ -72,6 +74,17 @@ pub enum DatabaseError {
     Restless(PathBuf),
 }
 
+impl DatabaseError {
+    /// Whether the file itself is broken.
+    pub fn is_damage(&self) -> bool {
+        let Self::Sqlite { source, .. } = self else { return false };
+        matches!(
+            source.sqlite_error_code(),
+            Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase)
+        )
+    }
+}
+
 /// Called with the length of every read transaction.
 pub type ReadObserver = Arc<dyn Fn(Duration) + Send + Sync>;
 
@@ -83,6 +96,8 @@ pub struct Database {
     observer: ReadObserver,
     /// Opened while nobody had it open: true as long as no `-wal` appears.
     immutable: bool,
+    /// Device and inode: another file may come to lie at the path.
+    file: (u64, u64),
 }
 
 /// What a finished copy holds.
@@ -92,16 +107,20 @@ pub struct Copied {
     pub revision: Revision,
     /// What wrote it.
     pub kind: DatabaseKind,
+    /// The digest of the newest row; `None` for a generic database.
+    pub tip: Option<Digest>,
+    /// Every change committed before this instant is in it.
+    pub taken: Instant,
 }
 
 impl Database {
     /// Opens the database at `path`, which must be a SQLite file with at least one table.
     pub fn open(path: &Path, observer: ReadObserver) -> Result<Self, DatabaseError> {
-        look(path)?;
+        let (file, wal_mode) = look(path)?;
         let sqlite = |source| DatabaseError::Sqlite { path: path.to_owned(), source };
-        // Without a -wal nobody has it open (kine makes one at its first read), and a read-only open of a WAL
-        // database would create -wal and -shm, or fail on a read-only mount: `immutable` does neither.
-        let immutable = !wal(path).exists();
+        // A WAL database without its -wal is open nowhere (kine makes one at its first read), and a read-only open
+        // would create -wal and -shm, or fail on a read-only mount: `immutable` does neither.
+        let immutable = wal_mode && !wal(path).exists();
         let connection = Connection::open_with_flags(
             uri(path, immutable),
             OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX,
@@ -119,7 +138,7 @@ impl Database {
             }
             Err(error) => return Err(sqlite(error)),
         };
-        Ok(Self { path: path.to_owned(), connection, kind, observer, immutable })
+        Ok(Self { path: path.to_owned(), connection, kind, observer, immutable, file })
     }
 
     /// What wrote it.
@@ -137,24 +156,45 @@ impl Database {
     /// kine's is read in ranges, so that no read transaction lasts (see [`kine`]); any other in one step of
     /// SQLite's backup API.
     pub fn copy_into(&self, scratch: &Path) -> Result<Copied, DatabaseError> {
-        let revision = match self.kind {
+        let copied = match self.kind {
             DatabaseKind::Kine => self.copy_kine(scratch)?,
             DatabaseKind::Generic => {
+                let taken = Instant::now();
                 self.copy_generic(scratch)?;
-                Revision::ZERO
+                Copied { revision: Revision::ZERO, kind: DatabaseKind::Generic, tip: None, taken }
             }
         };
         if self.immutable && wal(&self.path).exists() {
             // Someone opened it meanwhile: what was read without locks may be torn.
             return Err(DatabaseError::Restless(self.path.clone()));
         }
-        Ok(Copied { revision, kind: self.kind })
+        Ok(copied)
     }
 
     /// Whether this connection still reads the file at its path under locks. False once kine has opened a
     /// database that was opened at rest, or has replaced the file: then it must be opened again.
     pub fn is_current(&self) -> bool {
-        !(self.immutable && wal(&self.path).exists())
+        let same = std::fs::metadata(&self.path).is_ok_and(|now| (now.dev(), now.ino()) == self.file);
+        same && !(self.immutable && wal(&self.path).exists())
+    }
+
+    /// Opens the database anew if this connection no longer reads it under locks.
+    pub fn refresh(&mut self) -> Result<(), DatabaseError> {
+        if !self.is_current() {
+            *self = Self::open(&self.path, self.observer.clone())?;
+        }
+        Ok(())
+    }
+
+    /// What SQLite's own check finds wrong; `None` if the database is sound. Reads the whole file: for a database
+    /// at rest only.
+    pub fn damage(&self) -> Result<Option<String>, DatabaseError> {
+        let checked = self.read(|c| c.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0)));
+        match checked {
+            Ok(verdict) => Ok((verdict != "ok").then_some(verdict)),
+            Err(error) if error.is_damage() => Ok(Some(error.to_string())),
+            Err(error) => Err(error),
+        }
     }
 
     /// A number that changes whenever another connection has changed the database.
@@ -185,24 +225,28 @@ fn open_scratch(scratch: &Path) -> rusqlite::Result<Connection> {
 }
 
 /// Whether there is a SQLite file at all, before SQLite (which would take any missing file for an empty
-/// database) is asked.
-fn look(path: &Path) -> Result<(), DatabaseError> {
+/// database) is asked; which file it is, and whether it is in WAL mode.
+fn look(path: &Path) -> Result<((u64, u64), bool), DatabaseError> {
     let read = |source: std::io::Error| match source.kind() {
         std::io::ErrorKind::NotFound => DatabaseError::Missing(path.to_owned()),
         _ => DatabaseError::Read { path: path.to_owned(), source },
     };
     // Safe by hand here alone: no connection of this process is open on it yet.
     let file = File::open(path).map_err(read)?;
-    if !file.metadata().map_err(read)?.is_file() {
+    let metadata = file.metadata().map_err(read)?;
+    if !metadata.is_file() {
         return Err(DatabaseError::NotSqlite(path.to_owned()));
     }
     let mut first = Vec::new();
-    file.take(16).read_to_end(&mut first).map_err(read)?;
-    match first.as_slice() {
-        [] => Err(DatabaseError::Empty(path.to_owned())),
-        magic if magic == MAGIC => Ok(()),
-        _ => Err(DatabaseError::NotSqlite(path.to_owned())),
+    file.take(20).read_to_end(&mut first).map_err(read)?;
+    if first.is_empty() {
+        return Err(DatabaseError::Empty(path.to_owned()));
     }
+    if !first.starts_with(MAGIC) {
+        return Err(DatabaseError::NotSqlite(path.to_owned()));
+    }
+    // Byte 18, the write version, is 2 for WAL (sqlite.org/fileformat2.html §1.3.3).
+    Ok(((metadata.dev(), metadata.ino()), first.get(18) == Some(&2)))
 }
 
 /// `None` while there is no table.

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
 
+use super::Keys;
 use super::plan::Plan;
 use crate::capture::blocking;
 use crate::envelope::OpenError;
 use crate::header::{Content, DatabaseKind, Header};
-use crate::key::Identities;
+use crate::key::seed::SeedError;
 use crate::progress::Progress;
 use crate::revision::Revision;
-use crate::signing::Signer;
 use crate::snapshot;
 use crate::store::{Store, StoreError};
 
@@ -34,6 +34,23 @@ pub enum AssemblyError {
         key: String,
         /// Why.
         source: OpenError,
+    },
+    /// An object of the seed format was refused.
+    #[error("{key} {source}")]
+    Seed {
+        /// The object.
+        key: String,
+        /// Why.
+        source: SeedError,
+    },
+    /// An object could not be fetched to its end.
+    #[error("cannot fetch {key}: the target was not touched")]
+    Fetch {
+        /// The object.
+        key: String,
+        /// Why.
+        #[source]
+        source: io::Error,
     },
     /// The scratch file could not be written.
     #[error("cannot write {path}: is the disk full? The target was not touched")]
@@ -74,8 +91,7 @@ pub struct Assembled {
 pub async fn assemble<S: Store + Clone>(
     store: &S,
     plan: &Plan,
-    identities: std::sync::Arc<Identities>,
-    signer: Option<Signer>,
+    keys: Keys,
     scratch: &Path,
     progress: &Progress,
 ) -> Result<Assembled, AssemblyError> {
@@ -85,7 +101,8 @@ pub async fn assemble<S: Store + Clone>(
     let header = blocking(move || {
         let write = |source| AssemblyError::Write { path: path.clone(), source };
         let mut file = BufWriter::with_capacity(1 << 20, File::create(&path).map_err(write)?);
-        let opened = snapshot::open(&name, bar.reading(object), &identities, signer.as_ref(), &mut file);
+        let opened =
+            snapshot::open(&name, bar.reading(object), &keys.identities, keys.signer.as_ref(), &mut file);
         let (header, _) = opened.map_err(|source| match source {
             OpenError::Io(source) if source.raw_os_error().is_some() => {
                 AssemblyError::Write { path: path.clone(), source }
@@ -98,37 +115,41 @@ pub async fn assemble<S: Store + Clone>(
     .await?;
     let (path, highest) = (scratch.to_owned(), plan.highest_revision);
     blocking(move || {
-        let bumped_to = finish(&path, &header, highest)?;
+        let bumped_to = match header.content {
+            Content::Snapshot { database: DatabaseKind::Kine, revision } => {
+                check_and_bump(&path, Some(revision), highest)?
+            }
+            // A table that happens to be called kine is not kine's.
+            _ => check(&path).map(|_| None)?,
+        };
         Ok(Assembled { header, bumped_to })
     })
     .await
 }
 
-/// Checks the database and lifts its revision.
-fn finish(path: &Path, header: &Header, highest: Revision) -> Result<Option<Revision>, AssemblyError> {
+/// Checks the database and lifts its revision above `highest`. `promised` is the revision that it must end at;
+/// `None` if nothing promises one. Returns the revision that kine goes on from; `None` for a database that is not
+/// kine's.
+pub(super) fn check_and_bump(
+    path: &Path,
+    promised: Option<Revision>,
+    highest: Revision,
+) -> Result<Option<Revision>, AssemblyError> {
     let sqlite = |source| AssemblyError::Sqlite { path: path.to_owned(), source };
-    let unsound = |problem| AssemblyError::Unsound { problem };
-    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(sqlite)?;
-    // The file is nobody's yet: it is synced as a whole before it is placed.
-    connection.pragma_update(None, "journal_mode", "MEMORY").map_err(sqlite)?;
-    connection.pragma_update(None, "synchronous", "OFF").map_err(sqlite)?;
-    connection.pragma_update(None, "cache_size", -8192).map_err(sqlite)?;
-    let verdict: String = connection
-        .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
-        .map_err(|error| unsound(error.to_string()))?;
-    if verdict != "ok" {
-        return Err(unsound(verdict));
-    }
-    let Content::Snapshot { database: DatabaseKind::Kine, revision } = header.content else {
+    let connection = check(path)?;
+    let is_kine = connection.table_exists(None, "kine").map_err(sqlite)?;
+    if !is_kine {
         return Ok(None);
-    };
+    }
     let newest: i64 = connection
         .query_row("SELECT coalesce(max(id), 0) FROM kine", [], |row| row.get(0))
         .map_err(sqlite)?;
-    if Revision::from_sql(newest) != revision {
-        return Err(unsound(format!("its newest revision is {newest}, not {revision}")));
+    let newest = Revision::from_sql(newest);
+    if let Some(promised) = promised.filter(|promised| *promised != newest) {
+        let problem = format!("its newest revision is {newest}, not {promised}");
+        return Err(AssemblyError::Unsound { problem });
     }
-    let bumped = highest.max(revision).plus(REVISION_BUMP);
+    let bumped = highest.max(newest).plus(REVISION_BUMP);
     // As kine itself fills a gap (pkg/logstructured/sqllog, Fill); tried: it goes on at the next revision and
     // compacts this row away.
     connection
@@ -139,4 +160,19 @@ fn finish(path: &Path, header: &Header, highest: Revision) -> Result<Option<Revi
         )
         .map_err(sqlite)?;
     Ok(Some(bumped))
+}
+
+/// SQLite's own check of the whole file; leaves it open for what is written next.
+fn check(path: &Path) -> Result<Connection, AssemblyError> {
+    let sqlite = |source| AssemblyError::Sqlite { path: path.to_owned(), source };
+    let unsound = |problem| AssemblyError::Unsound { problem };
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(sqlite)?;
+    // The file is nobody's yet: it is synced as a whole before it is placed.
+    connection.pragma_update(None, "journal_mode", "MEMORY").map_err(|error| unsound(error.to_string()))?;
+    connection.pragma_update(None, "synchronous", "OFF").map_err(sqlite)?;
+    connection.pragma_update(None, "cache_size", -8192).map_err(sqlite)?;
+    let verdict: String = connection
+        .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
+        .map_err(|error| unsound(error.to_string()))?;
+    if verdict == "ok" { Ok(connection) } else { Err(unsound(verdict)) }
 }

@@ -4,29 +4,103 @@
 pub mod assembly;
 pub mod placement;
 pub mod plan;
+pub mod seed;
 
-use std::str::FromStr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-/// When `ensure` restores without being asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AutoRestore {
-    /// There is no database.
-    Empty,
-    /// The database fails its check.
-    Damaged,
-    /// The database is older than the backup.
-    Behind,
+use serde::Deserialize;
+
+use crate::catalogue::RestorePoint;
+use crate::clock::{Clock, Moment};
+use crate::header::Owner;
+use crate::key::Identities;
+use crate::pin::PinName;
+use crate::progress::Progress;
+use crate::revision::Revision;
+use crate::signing::Signer;
+use crate::store::Store;
+use assembly::{Assembled, AssemblyError};
+use placement::PlacementError;
+use plan::{Plan, Target};
+
+/// A restore that the configuration file asks for, done once per id by `ensure`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RestoreRequest {
+    /// Names the request.
+    pub id: String,
+    /// The newest point; what none of the others means too.
+    #[serde(default)]
+    pub latest: bool,
+    /// The newest point at or before this time.
+    #[serde(default)]
+    pub at: Option<Moment>,
+    /// This revision.
+    #[serde(default)]
+    pub revision: Option<Revision>,
+    /// The point pinned under this name.
+    #[serde(default)]
+    pub pin: Option<PinName>,
 }
 
-impl FromStr for AutoRestore {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.to_ascii_lowercase().as_str() {
-            "empty" => Ok(Self::Empty),
-            "damaged" => Ok(Self::Damaged),
-            "behind" => Ok(Self::Behind),
-            _ => Err(format!("'{text}' is not a case: use empty, damaged or behind")),
+impl RestoreRequest {
+    /// The point that it asks for.
+    pub fn target(&self) -> Target {
+        match (&self.at, &self.revision, &self.pin) {
+            (Some(moment), _, _) => Target::At(*moment),
+            (_, Some(revision), _) => Target::Revision(*revision),
+            (_, _, Some(pin)) => Target::Pin(pin.clone()),
+            _ => Target::Latest,
         }
     }
+}
+
+/// What opens objects, and whose they must be.
+#[derive(Clone)]
+pub struct Keys {
+    /// What decrypts.
+    pub identities: Arc<Identities>,
+    /// Whose signature they must bear; `None` takes unsigned ones too.
+    pub signer: Option<Signer>,
+}
+
+/// Why nothing was restored; the target is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The database could not be assembled.
+    #[error(transparent)]
+    Assembly(#[from] AssemblyError),
+    /// It could not be placed.
+    #[error(transparent)]
+    Placement(#[from] PlacementError),
+}
+
+/// A restore that was done.
+#[derive(Debug)]
+pub struct Restored {
+    /// The point that is back.
+    pub point: RestorePoint,
+    /// The revision that the control plane goes on from; `None` for a database without revisions.
+    pub goes_on_at: Option<Revision>,
+    /// Whose backup it was, as the signed header says.
+    pub owner: Option<Owner>,
+    /// Where the database that was there before is kept.
+    pub kept: Option<PathBuf>,
+}
+
+/// Carries out a plan. The target is untouched until its replacement is fetched, checked and synced.
+pub async fn carry_out<S: Store + Clone>(
+    store: &S,
+    plan: &Plan,
+    keys: Keys,
+    target: &Path,
+    clock: Clock,
+    progress: &Progress,
+) -> Result<Restored, RestoreError> {
+    let scratch = placement::scratch_beside(target)?;
+    let assembled = assembly::assemble(store, plan, keys, scratch.path(), progress).await?;
+    let kept = placement::place(scratch, target, clock.now())?;
+    let Assembled { header, bumped_to } = assembled;
+    Ok(Restored { point: plan.point, goes_on_at: bumped_to, owner: header.owner, kept })
 }

@@ -5,7 +5,8 @@ use std::fmt;
 
 use crate::catalogue::{Catalogue, History, RestorePoint, Stored};
 use crate::clock::Moment;
-use crate::object_name::{ObjectName, PinName};
+use crate::object_name::ObjectName;
+use crate::pin::PinName;
 use crate::revision::Revision;
 use crate::timeline::Timeline;
 

@@ -16,7 +16,13 @@ use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_http_client::{Builder, Connector};
 use secrecy::ExposeSecret as _;
 
-use super::{Addressing, CredentialSource, StoreError, StoreSettings};
+use super::{Addressing, CredentialSource, StoreError, StoreSettings, unverified};
+
+/// A server in the same cluster answers in milliseconds, one across the world in a second.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The longest wait for the first byte of an answer: completing a large multipart upload takes seconds.
+pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Makes a client. Credentials in files are read now.
 pub async fn connect(settings: &StoreSettings) -> Result<Client, StoreError> {
@@ -28,10 +34,7 @@ pub async fn connect(settings: &StoreSettings) -> Result<Client, StoreError> {
             RetryConfig::standard().with_max_attempts(5).with_initial_backoff(Duration::from_millis(200)),
         )
         .timeout_config(
-            TimeoutConfig::builder()
-                .connect_timeout(Duration::from_secs(5))
-                .read_timeout(Duration::from_secs(30))
-                .build(),
+            TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).read_timeout(READ_TIMEOUT).build(),
         );
     if let Some(credentials) = credentials(&settings.credentials)? {
         loader = loader.credentials_provider(SharedCredentialsProvider::new(credentials));
@@ -72,6 +75,11 @@ fn credentials(source: &CredentialSource) -> Result<Option<Credentials>, StoreEr
 }
 
 fn http_client(settings: &StoreSettings) -> Result<SharedHttpClient, StoreError> {
+    if settings.insecure && settings.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("https:"))
+    {
+        return unverified::http_client()
+            .map_err(|error| StoreError::Settings(format!("TLS cannot be set up: {error}")));
+    }
     let mut trusted = TrustStore::default();
     if let Some(path) = &settings.ca_file {
         let pem = std::fs::read(path).map_err(|error| {

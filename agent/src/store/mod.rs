@@ -4,6 +4,7 @@
 mod body;
 mod connection;
 mod s3;
+mod unverified;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use secrecy::SecretString;
 
 use crate::clock::Moment;
+use crate::metrics::Code;
 
 pub use body::{ObjectReader, PartSender, PartWriter, Parts, parts};
 pub use s3::S3Store;
@@ -182,9 +184,15 @@ impl StoreError {
         )
     }
 
-    /// Whether the server could not be asked at all.
-    pub fn is_unreachable(&self) -> bool {
-        !matches!(self, Self::NotFound(_) | Self::Exists(_))
+    /// The metric's label.
+    fn code(&self) -> Code {
+        match self {
+            Self::Refused { .. } | Self::NoCredentials | Self::CredentialFile { .. } => Code::refused,
+            Self::NotFound(_) | Self::NoBucket { .. } => Code::not_found,
+            Self::Exists(_) => Code::conflict,
+            Self::Unreachable { .. } => Code::unreachable,
+            Self::Settings(_) | Self::Abandoned(_) | Self::Failed { .. } => Code::error,
+        }
     }
 }
 

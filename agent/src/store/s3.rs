@@ -15,6 +15,7 @@ use super::body::{ObjectReader, Parts};
 use super::connection::connect;
 use super::{CredentialSource, Listed, Metadata, Store, StoreError, StoreSettings};
 use crate::clock::Moment;
+use crate::metrics::{Code, Metrics, Operation};
 
 /// Metadata key that tells our own upload from another writer's when an answer was lost.
 const UPLOAD: &str = "upload";
@@ -28,13 +29,14 @@ pub struct S3Store {
     client: RwLock<Client>,
     /// Cleared for good when the server answers that it does not know conditional writes.
     conditional: AtomicBool,
+    metrics: Option<Metrics>,
 }
 
 impl S3Store {
     /// Prepares a client; nothing is asked of the server yet.
-    pub async fn open(settings: StoreSettings) -> Result<Self, StoreError> {
+    pub async fn open(settings: StoreSettings, metrics: Option<Metrics>) -> Result<Self, StoreError> {
         let client = RwLock::new(connect(&settings).await?);
-        Ok(Self { settings, client, conditional: AtomicBool::new(true) })
+        Ok(Self { settings, client, conditional: AtomicBool::new(true), metrics })
     }
 
     fn endpoint(&self) -> String {
@@ -47,17 +49,23 @@ impl S3Store {
 
     /// Makes a call; if it is refused and the credentials are in files, reads them again and makes it once more:
     /// a rotated key must not need a restart of the control plane.
-    async fn call<T, F>(&self, call: impl Fn(Client) -> F) -> Result<T, StoreError>
+    async fn call<T, F>(&self, op: Operation, call: impl Fn(Client) -> F) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, StoreError>>,
     {
-        match call(self.client().await).await {
+        let counted = |result: Result<T, StoreError>| {
+            if let Some(metrics) = &self.metrics {
+                metrics.request(op, result.as_ref().err().map_or(Code::ok, StoreError::code));
+            }
+            result
+        };
+        match counted(call(self.client().await).await) {
             Err(StoreError::Refused { .. })
                 if matches!(self.settings.credentials, CredentialSource::Files { .. }) =>
             {
                 let client = connect(&self.settings).await?;
                 *self.client.write().await = client.clone();
-                call(client).await
+                counted(call(client).await)
             }
             result => result,
         }
@@ -97,7 +105,7 @@ impl S3Store {
     }
 
     async fn put_whole(&self, key: &str, metadata: &Metadata, body: Bytes) -> Result<(), StoreError> {
-        self.call(|client| {
+        self.call(Operation::put, |client| {
             let body = body.clone();
             async move {
                 let mut request = client
@@ -124,7 +132,7 @@ impl S3Store {
         mut rest: Parts,
     ) -> Result<(), StoreError> {
         let upload = self
-            .call(|client| async move {
+            .call(Operation::create_multipart, |client| async move {
                 client
                     .create_multipart_upload()
                     .bucket(&self.settings.bucket)
@@ -185,7 +193,7 @@ impl S3Store {
             };
             number += 1;
             let sent = self
-                .call(|client| {
+                .call(Operation::upload_part, |client| {
                     let part = part.clone();
                     async move {
                         client
@@ -216,7 +224,7 @@ impl S3Store {
         upload: &str,
         parts: CompletedMultipartUpload,
     ) -> Result<(), StoreError> {
-        self.call(|client| {
+        self.call(Operation::complete_multipart, |client| {
             let parts = parts.clone();
             async move {
                 let mut request = client
@@ -248,7 +256,7 @@ impl S3Store {
         from: u64,
         etag: Option<&str>,
     ) -> Result<GetObjectOutput, StoreError> {
-        self.call(|client| async move {
+        self.call(Operation::get, |client| async move {
             let mut request = client.get_object().bucket(&self.settings.bucket).key(key);
             if from > 0 {
                 request = request.range(format!("bytes={from}-"));
@@ -323,7 +331,7 @@ impl Store for std::sync::Arc<S3Store> {
     }
 
     async fn delete(&self, key: &str) -> Result<(), StoreError> {
-        self.call(|client| async move {
+        self.call(Operation::delete, |client| async move {
             let deleted = client.delete_object().bucket(&self.settings.bucket).key(key).send().await;
             match deleted.map_err(|error| self.sort("delete", key, &error)) {
                 Ok(_) | Err(StoreError::NotFound(_)) => Ok(()),
@@ -340,7 +348,7 @@ impl S3Store {
         let mut next: Option<String> = None;
         loop {
             let page = self
-                .call(|client| {
+                .call(Operation::list, |client| {
                     let next = next.clone();
                     async move {
                         client
@@ -378,7 +386,7 @@ impl S3Store {
     }
 
     async fn head(&self, key: &str) -> Result<Option<Metadata>, StoreError> {
-        self.call(|client| async move {
+        self.call(Operation::head, |client| async move {
             let answer = client.head_object().bucket(&self.settings.bucket).key(key).send().await;
             match answer.map_err(|error| self.sort("look at", key, &error)) {
                 Ok(output) => Ok(Some(

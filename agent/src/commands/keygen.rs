@@ -1,0 +1,26 @@
+//! `keygen`: a new key pair, or the one that a passphrase unwraps.
+
+use age::secrecy::ExposeSecret as _;
+use age::x25519::Identity;
+
+use super::Place;
+use crate::args::Keygen;
+use crate::error::{Exit, VerbError};
+use crate::keyring;
+use crate::settings::Settings;
+
+pub(super) async fn run(settings: &Settings, flags: Keygen) -> anyhow::Result<Exit> {
+    let identity = if flags.passphrase { unwrapped(settings).await? } else { Identity::generate() };
+    println!("{}", identity.to_string().expose_secret());
+    eprintln!("{}", identity.to_public());
+    Ok(Exit::Done)
+}
+
+async fn unwrapped(settings: &Settings) -> anyhow::Result<Identity> {
+    let passphrase = settings
+        .passphrase()
+        .ok_or_else(|| VerbError::Usage("--passphrase needs the passphrase in ENC_KEY".to_owned()))?;
+    let place = Place::open(settings, None).await?;
+    let identity = keyring::unwrapped(&place.store, &place.prefix, passphrase).await?;
+    identity.ok_or_else(|| VerbError::Nothing(format!("{} keeps no identity in keys/", place.name)).into())
+}

@@ -1,0 +1,147 @@
+//! `list`: what can be restored, as a table or as JSON. No key is needed.
+
+use serde::Serialize;
+
+use super::{Place, print_json};
+use crate::args::List;
+use crate::catalogue::{Catalogue, History, RestorePoint};
+use crate::clock::Moment;
+use crate::continuity;
+use crate::error::Exit;
+use crate::revision::Revision;
+use crate::settings::Settings;
+use crate::timeline::Timeline;
+
+/// The JSON document; fields are only ever added.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Listing {
+    bucket: String,
+    timelines: Vec<TimelineListing>,
+    seed_objects: Vec<SeedListing>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TimelineListing {
+    timeline: String,
+    owner: Option<String>,
+    restorable: Option<Range>,
+    bytes: u64,
+    snapshots: Vec<SnapshotListing>,
+    pins: Vec<PinListing>,
+}
+
+#[derive(Serialize)]
+struct Range {
+    from: RestorePoint,
+    to: RestorePoint,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SnapshotListing {
+    key: String,
+    revision: Revision,
+    captured: Moment,
+    bytes: u64,
+}
+
+#[derive(Serialize)]
+struct PinListing {
+    name: String,
+    revision: Revision,
+    captured: Moment,
+}
+
+#[derive(Serialize)]
+struct SeedListing {
+    key: String,
+    modified: Option<Moment>,
+    bytes: u64,
+}
+
+pub(super) async fn run(settings: &Settings, flags: List) -> anyhow::Result<Exit> {
+    let place = Place::open(settings, None).await?;
+    let catalogue = place.catalogue().await?;
+    let mut timelines = Vec::new();
+    for (timeline, history) in &catalogue.timelines {
+        let tip = continuity::tip(&place.store, &place.prefix, *timeline, history).await?;
+        let owner = tip.and_then(|tip| tip.owner).map(|owner| owner.to_string());
+        timelines.push(timeline_listing(*timeline, owner, history));
+    }
+    let listing = Listing { bucket: place.name, timelines, seed_objects: seed_listing(&catalogue) };
+    if flags.json {
+        print_json(&listing)?;
+    } else if catalogue.is_empty() {
+        eprintln!("there is no backup in {}", listing.bucket);
+    } else {
+        print_table(&listing);
+    }
+    Ok(Exit::Done)
+}
+
+fn timeline_listing(timeline: Timeline, owner: Option<String>, history: &History) -> TimelineListing {
+    let restorable = history.oldest().zip(history.newest()).map(|(from, to)| Range { from, to });
+    let snapshots = history.snapshots.iter().map(|((revision, captured), stored)| SnapshotListing {
+        key: stored.key.clone(),
+        revision: *revision,
+        captured: *captured,
+        bytes: stored.size,
+    });
+    let pins = history.pins.iter().map(|(name, (revision, captured))| PinListing {
+        name: name.to_string(),
+        revision: *revision,
+        captured: *captured,
+    });
+    TimelineListing {
+        timeline: timeline.to_string(),
+        owner,
+        restorable,
+        bytes: history.bytes(),
+        snapshots: snapshots.collect(),
+        pins: pins.collect(),
+    }
+}
+
+fn seed_listing(catalogue: &Catalogue) -> Vec<SeedListing> {
+    let listing = |(stored, modified): &(crate::catalogue::Stored, Option<Moment>)| SeedListing {
+        key: stored.key.clone(),
+        modified: *modified,
+        bytes: stored.size,
+    };
+    catalogue.seed_objects.iter().map(listing).collect()
+}
+
+fn print_table(listing: &Listing) {
+    for timeline in &listing.timelines {
+        let owner = timeline.owner.as_deref().map(|owner| format!(" of {owner}")).unwrap_or_default();
+        println!("timeline {}{owner}, {}", timeline.timeline, size(timeline.bytes));
+        if let Some(Range { from, to }) = &timeline.restorable {
+            println!("  restorable from {from} to {to}");
+        }
+        let pins = |snapshot: &SnapshotListing| {
+            let here =
+                |pin: &&PinListing| (pin.revision, pin.captured) == (snapshot.revision, snapshot.captured);
+            timeline.pins.iter().filter(here).map(|pin| pin.name.as_str()).collect::<Vec<_>>().join(" ")
+        };
+        println!("  {:>12}  {:24}  {:>10}  PINS", "REVISION", "CAPTURED", "SIZE");
+        for snapshot in &timeline.snapshots {
+            let (revision, captured) = (snapshot.revision.to_string(), snapshot.captured.to_string());
+            let line =
+                format!("  {revision:>12}  {captured:24}  {:>10}  {}", size(snapshot.bytes), pins(snapshot));
+            println!("{}", line.trim_end());
+        }
+    }
+    if !listing.seed_objects.is_empty() {
+        println!("objects of the seed format, opened by ENC_KEY");
+        for object in &listing.seed_objects {
+            let modified = object.modified.map(|moment| moment.to_string()).unwrap_or_default();
+            println!("  {:>12}  {modified:24}  {:>10}  {}", "", size(object.bytes), object.key);
+        }
+    }
+}
+
+fn size(bytes: u64) -> String {
+    indicatif::BinaryBytes(bytes).to_string()
+}

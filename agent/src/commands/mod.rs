@@ -1,0 +1,120 @@
+//! The **verbs**, a file each: settings in, work done, the result on stdout, the exit code back.
+
+mod decrypt;
+mod ensure;
+mod keygen;
+mod list;
+mod restore;
+mod run;
+mod snapshot;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::CommandFactory as _;
+
+use crate::args::{Cli, Command};
+use crate::capture::{Capture, blocking};
+use crate::catalogue::Catalogue;
+use crate::clock::Clock;
+use crate::error::{Exit, VerbError};
+use crate::key::{Identities, KeyError};
+use crate::keyring;
+use crate::metrics::Metrics;
+use crate::object_name::Prefix;
+use crate::restore::Keys;
+use crate::settings::{DATABASE_PATHS, Settings};
+use crate::store::{S3Store, Store as _, StoreError};
+use crate::telemetry;
+
+/// Does what was asked for.
+pub async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
+    let command = match cli.command {
+        Some(Command::Completions { shell }) => {
+            clap_complete::generate(shell, &mut Cli::command(), "vcluster-backup", &mut std::io::stdout());
+            return Ok(Exit::Done);
+        }
+        Some(command) => command,
+        None => {
+            Cli::command().print_help()?;
+            return Ok(Exit::Usage);
+        }
+    };
+    let settings = Settings::resolve(cli.common)?;
+    telemetry::start(settings.log_format(), settings.log_level(), settings.trace());
+    match command {
+        Command::Run(flags) => Box::pin(run::run(settings, flags)).await,
+        Command::Ensure(flags) => Box::pin(ensure::run(settings, flags)).await,
+        Command::Snapshot(flags) => snapshot::run(&settings, flags).await,
+        Command::List(flags) => list::run(&settings, flags).await,
+        Command::Restore(flags) => restore::run(&settings, flags).await,
+        Command::Decrypt(flags) => decrypt::run(&settings, flags).await,
+        Command::Keygen(flags) => keygen::run(&settings, flags).await,
+        Command::Completions { .. } => Ok(Exit::Done),
+    }
+}
+
+/// A bucket and the folder in it.
+#[derive(Clone)]
+struct Place {
+    store: Arc<S3Store>,
+    prefix: Prefix,
+    /// For people: `bucket/prefix`.
+    name: String,
+}
+
+impl Place {
+    async fn open(settings: &Settings, metrics: Option<&Metrics>) -> anyhow::Result<Self> {
+        let store = settings.store()?;
+        let prefix = settings.prefix();
+        let name = format!("{}/{}", store.bucket, prefix.folder());
+        Ok(Self { store: Arc::new(S3Store::open(store, metrics.cloned()).await?), prefix, name })
+    }
+
+    async fn catalogue(&self) -> Result<Catalogue, StoreError> {
+        Ok(Catalogue::new(&self.prefix, &self.store.list(&self.prefix.folder()).await?))
+    }
+
+    /// What opens the objects here; `None` if the settings name no key.
+    async fn keys(&self, settings: &Settings) -> anyhow::Result<Option<Keys>> {
+        let at_hand = settings.identity_file().map(Identities::read).transpose()?;
+        let identities =
+            keyring::identities(&self.store, &self.prefix, at_hand, settings.passphrase()).await?;
+        let signer = settings.signer()?;
+        Ok(identities.map(|identities| Keys { identities: Arc::new(identities), signer }))
+    }
+
+    /// What publishes here.
+    async fn capture(&self, settings: &Settings, watched: bool) -> anyhow::Result<Capture<Arc<S3Store>>> {
+        let named = settings.recipients()?;
+        let passphrase = settings.passphrase();
+        if named.is_empty() && passphrase.is_none() {
+            return Err(KeyError::NoRecipient.into());
+        }
+        Ok(Capture {
+            store: self.store.clone(),
+            prefix: self.prefix.clone(),
+            recipients: keyring::recipients(&self.store, &self.prefix, named, passphrase).await?,
+            signing_key: settings.signing_key()?.map(Arc::new),
+            owner: settings.owner().cloned(),
+            clock: Clock::SYSTEM,
+            watched,
+        })
+    }
+}
+
+/// Where the database lies, or will.
+fn database_path(settings: &Settings) -> PathBuf {
+    settings.database().unwrap_or_else(|| PathBuf::from(DATABASE_PATHS[0]))
+}
+
+/// Prints one JSON document.
+fn print_json(document: &impl serde::Serialize) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string_pretty(document).context("cannot print the result as JSON")?);
+    Ok(())
+}
+
+fn no_identity() -> anyhow::Error {
+    VerbError::NoIdentity.into()
+}

@@ -1,0 +1,164 @@
+//! `restore`: a database back at a point, beside or over what is there.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use super::{Place, no_identity, print_json};
+use crate::args;
+use crate::catalogue::{Catalogue, Stored};
+use crate::clock::Clock;
+use crate::error::{Exit, VerbError};
+use crate::progress::Progress;
+use crate::restore::plan::{Plan, PlanError, Target, plan};
+use crate::restore::{self, seed};
+use crate::revision::Revision;
+use crate::settings::Settings;
+
+pub(super) async fn run(settings: &Settings, flags: args::Restore) -> anyhow::Result<Exit> {
+    if flags.output.exists() && !flags.dry_run {
+        if flags.if_not_exists {
+            eprintln!("{} exists: left as it is", flags.output.display());
+            return Ok(Exit::Done);
+        }
+        if !flags.force {
+            return Err(VerbError::TargetExists(flags.output.display().to_string()).into());
+        }
+    }
+    let place = Place::open(settings, None).await?;
+    let catalogue = place.catalogue().await?;
+    if let Some(expected) = flags.expect_at_least {
+        expect_at_least(&catalogue, expected)?;
+    }
+    let target = target(&flags.point);
+    let planned = plan(&catalogue, &target, flags.timeline, &place.name);
+    match planned {
+        Err(PlanError::NoBackup(_)) if flags.timeline.is_none() && !catalogue.seed_objects.is_empty() => {
+            restore_seed(settings, &place, &catalogue, &target, &flags).await
+        }
+        Err(PlanError::NoBackup(place)) if flags.if_backup_exists => {
+            eprintln!("there is no backup in {place}: nothing was restored");
+            Ok(Exit::Done)
+        }
+        Err(error) => Err(error.into()),
+        Ok(plan) if flags.dry_run => print_plan(&plan, flags.json),
+        Ok(plan) => carry_out(settings, &place, &plan, &flags).await,
+    }
+}
+
+async fn carry_out(
+    settings: &Settings,
+    place: &Place,
+    plan: &Plan,
+    flags: &args::Restore,
+) -> anyhow::Result<Exit> {
+    let keys = place.keys(settings).await?.ok_or_else(no_identity)?;
+    let progress = Progress::bytes("restoring", plan.bytes());
+    let restored =
+        restore::carry_out(&place.store, plan, keys, &flags.output, Clock::SYSTEM, &progress).await;
+    progress.finish();
+    let restored = restored?;
+    report(&flags.output, &plan.point.to_string(), restored.goes_on_at, restored.kept.as_deref(), flags.json)
+}
+
+async fn restore_seed(
+    settings: &Settings,
+    place: &Place,
+    catalogue: &Catalogue,
+    target: &Target,
+    flags: &args::Restore,
+) -> anyhow::Result<Exit> {
+    let found = match target {
+        Target::Latest => catalogue.seed_objects.last(),
+        Target::At(moment) => {
+            catalogue.seed_objects.iter().rfind(|(_, modified)| modified.is_some_and(|at| at <= *moment))
+        }
+        Target::Revision(_) | Target::Pin(_) => None,
+    };
+    let Some((stored, modified)) = found else {
+        return Err(VerbError::Nothing(format!(
+            "{target} cannot be restored: {} holds objects of the seed format alone, which know --latest and --at",
+            place.name
+        ))
+        .into());
+    };
+    let point = modified.map_or_else(|| stored.key.clone(), |at| format!("{} ({at})", stored.key));
+    if flags.dry_run {
+        return print_seed_plan(stored, flags.json);
+    }
+    let passphrase = settings
+        .passphrase()
+        .ok_or_else(|| VerbError::Usage(format!("{} needs the passphrase in ENC_KEY", stored.key)))?;
+    let (goes_on_at, kept) =
+        seed::carry_out(&place.store, stored, passphrase.clone(), &flags.output, Clock::SYSTEM).await?;
+    report(&flags.output, &point, goes_on_at, kept.as_deref(), flags.json)
+}
+
+fn expect_at_least(catalogue: &Catalogue, expected: Revision) -> Result<(), VerbError> {
+    let newest = catalogue.highest_revision();
+    if newest >= expected {
+        return Ok(());
+    }
+    Err(VerbError::RolledBack { newest: newest.to_string(), expected: expected.to_string() })
+}
+
+fn target(point: &args::Point) -> Target {
+    match (point.at, point.revision, &point.pin) {
+        (Some(moment), _, _) => Target::At(moment),
+        (_, Some(revision), _) => Target::Revision(revision),
+        (_, _, Some(pin)) => Target::Pin(pin.clone()),
+        _ => Target::Latest,
+    }
+}
+
+fn print_plan(plan: &Plan, as_json: bool) -> anyhow::Result<Exit> {
+    let objects: Vec<&Stored> =
+        std::iter::once(&plan.snapshot.1).chain(plan.segments.iter().map(|(_, stored)| stored)).collect();
+    if as_json {
+        let objects: Vec<_> = objects.iter().map(|o| json!({"key": o.key, "bytes": o.size})).collect();
+        print_json(&json!({
+            "timeline": plan.timeline.to_string(), "point": plan.point, "objects": objects, "bytes": plan.bytes(),
+        }))?;
+    } else {
+        println!("timeline {}, {}, from {} bytes:", plan.timeline, plan.point, plan.bytes());
+        for object in objects {
+            println!("  {} ({} bytes)", object.key, object.size);
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn print_seed_plan(stored: &Stored, as_json: bool) -> anyhow::Result<Exit> {
+    if as_json {
+        let object = json!({"key": stored.key, "bytes": stored.size});
+        print_json(&json!({"objects": [object], "bytes": stored.size}))?;
+    } else {
+        println!("{} ({} bytes, seed format)", stored.key, stored.size);
+    }
+    Ok(Exit::Done)
+}
+
+fn report(
+    output: &Path,
+    point: &str,
+    goes_on_at: Option<Revision>,
+    kept: Option<&Path>,
+    as_json: bool,
+) -> anyhow::Result<Exit> {
+    if as_json {
+        print_json(&json!({
+            "database": output, "restored": point, "goesOnAt": goes_on_at, "before": kept,
+        }))?;
+        return Ok(Exit::Done);
+    }
+    println!("restored {} at {point}", output.display());
+    if let Some(revision) = goes_on_at {
+        println!(
+            "the control plane goes on above revision {revision}, so that no watch sees time run backwards"
+        );
+    }
+    if let Some(kept) = kept {
+        println!("what was there is kept as {}", kept.display());
+    }
+    Ok(Exit::Done)
+}

@@ -1,0 +1,82 @@
+//! A **pin**: a name that a person gives to a restore point, and that retention honours.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::span;
+
+/// A pin's name: lower case letters, digits, `-` and `.`, as Kubernetes names are (RFC 1123), 63 at most.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize, serde::Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct PinName(String);
+
+/// Text that names no pin.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "'{0}' is not a name for a pin: use 1 to 63 lower case letters, digits, '-' and '.', as in before-migration"
+)]
+pub struct NotAPinName(String);
+
+impl std::str::FromStr for PinName {
+    type Err = NotAPinName;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
+        let outer = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+        let fits = text.len() <= 63 && text.chars().all(inner);
+        if fits && outer(text.chars().next()) && outer(text.chars().last()) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(NotAPinName(text.to_owned()))
+        }
+    }
+}
+
+impl TryFrom<String> for PinName {
+    type Error = NotAPinName;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<PinName> for String {
+    fn from(name: PinName) -> Self {
+        name.0
+    }
+}
+
+impl fmt::Display for PinName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A pin that the configuration file asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PinRequest {
+    /// Its name.
+    pub name: PinName,
+    /// How long it is kept; for ever if absent.
+    #[serde(default, deserialize_with = "span::deserialize")]
+    pub keep_for: Option<Duration>,
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_a_kubernetes_name() {
+        for name in ["a", "before-0.36.1", "x9"] {
+            assert_eq!(name.parse::<PinName>().unwrap().to_string(), name);
+        }
+        for name in ["", "-a", "a-", "A", "a/b", "a b", "..", &"a".repeat(64)] {
+            assert!(name.parse::<PinName>().is_err(), "{name}");
+        }
+    }
+}
