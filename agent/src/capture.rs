@@ -181,7 +181,7 @@ impl<S: Store + Clone> Capture<S> {
             snapshot::seal(&header, body, &recipients, signing_key.as_deref(), &mut out)
                 .map_err(seal_error)?;
             progress.finish();
-            out.finish().map_err(seal_error)
+            Ok(out.finish())
         });
         let stored = self.store.put_new(key, metadata, receiver).await;
         let sealed = join(sealing).await;

@@ -78,6 +78,7 @@ impl Tip {
             return Ok(self.revision == Revision::ZERO);
         }
         let digest = database.row_digest(self.revision)?.map(|digest| digest.to_string());
-        Ok(digest.is_some() && digest == self.digest)
+        // A restored database begins a timeline of its own, though it holds the rows of the one it came from.
+        Ok(digest.is_some() && digest == self.digest && !database.jumps_after(self.revision)?)
     }
 }

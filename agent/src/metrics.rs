@@ -63,6 +63,19 @@ pub enum Operation {
     complete_multipart,
 }
 
+impl Operation {
+    const ALL: [Self; 8] = [
+        Self::list,
+        Self::head,
+        Self::get,
+        Self::put,
+        Self::delete,
+        Self::create_multipart,
+        Self::upload_part,
+        Self::complete_multipart,
+    ];
+}
+
 /// How the store answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
 #[allow(non_camel_case_types)] // spelled as the label
@@ -137,6 +150,9 @@ impl Default for Metrics {
         for kind in [RevisionKind::live, RevisionKind::shipped, RevisionKind::compact] {
             let _ = metrics.revision.get_or_create(&RevisionLabels { kind });
         }
+        for op in Operation::ALL {
+            let _ = metrics.requests.get_or_create(&RequestLabels { op, code: Code::ok });
+        }
         for kind in [Kind::snapshot, Kind::segment] {
             let _ = metrics.uploaded_bytes.get_or_create(&KindLabels { kind });
             for result in [Outcome::ok, Outcome::error] {
@@ -160,6 +176,11 @@ impl Default for Metrics {
         registry.register("revision", "Kubernetes revisions", metrics.revision.clone());
         registry.register("uploaded_bytes", "Bytes published", metrics.uploaded_bytes.clone());
         registry.register("uploads", "Objects published or failed", metrics.uploads.clone());
+        registry.register(
+            "s3_requests",
+            "Calls to the store; repetitions within one call are not counted",
+            metrics.requests.clone(),
+        );
         registry.register(
             "snapshot_duration_seconds",
             "From the first read to the published object",

@@ -68,7 +68,7 @@ impl Place {
     async fn open(settings: &Settings, metrics: Option<&Metrics>) -> anyhow::Result<Self> {
         let store = settings.store()?;
         let prefix = settings.prefix();
-        let name = format!("{}/{}", store.bucket, prefix.folder());
+        let name = format!("{}/{}", store.bucket, prefix.folder()).trim_end_matches('/').to_owned();
         Ok(Self { store: Arc::new(S3Store::open(store, metrics.cloned()).await?), prefix, name })
     }
 

@@ -62,6 +62,17 @@ impl Database {
         self.read(|connection| row_digest(connection, revision))
     }
 
+    /// Whether a row as a restore writes it (and kine itself, when it skips a revision) comes after `revision`.
+    pub fn jumps_after(&self, revision: Revision) -> Result<bool, DatabaseError> {
+        self.read(|connection| {
+            connection.query_row(
+                "SELECT EXISTS (SELECT 1 FROM kine WHERE id > ?1 AND name = 'gap-' || id)",
+                [revision.to_sql()],
+                |row| row.get(0),
+            )
+        })
+    }
+
     /// The highest revision that this database ever gave out: `max(id)` may be lower, because compaction drops
     /// the row of a deleted key.
     pub fn sequence(&self) -> Result<Revision, DatabaseError> {

@@ -191,7 +191,8 @@ impl Database {
     pub fn damage(&self) -> Result<Option<String>, DatabaseError> {
         let checked = self.read(|c| c.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0)));
         match checked {
-            Ok(verdict) => Ok((verdict != "ok").then_some(verdict)),
+            // The first line names the database as SQLite calls it, the last tells what is wrong.
+            Ok(verdict) => Ok((verdict != "ok").then(|| verdict.lines().last().unwrap_or_default().to_owned())),
             Err(error) if error.is_damage() => Ok(Some(error.to_string())),
             Err(error) => Err(error),
         }

@@ -4,6 +4,7 @@
 use std::io::{self, Read, Write};
 
 use bytes::{Bytes, BytesMut};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use crate::envelope::TransportError;
@@ -15,7 +16,8 @@ pub struct Parts(mpsc::Receiver<Option<Bytes>>);
 /// The producer's end.
 pub struct PartSender(mpsc::Sender<Option<Bytes>>);
 
-/// A channel that holds one part: with the one in the making and the one under way, three are in memory.
+/// A channel between [`PartWriter`] and store. The writer takes its place in it before it fills a part, so two parts
+/// are in memory: one in the making, one under way.
 pub fn parts() -> (PartSender, Parts) {
     let (sender, receiver) = mpsc::channel(1);
     (PartSender(sender), Parts(receiver))
@@ -33,20 +35,24 @@ impl Parts {
         Self(receiver)
     }
 
-    /// The next part; `None` after the last.
+    /// The next part, never empty; `None` after the last.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Abandoned> {
-        match self.0.recv().await {
-            Some(Some(part)) => Ok(Some(part)),
-            Some(None) => Err(Abandoned),
-            None => Ok(None),
+        loop {
+            match self.0.recv().await {
+                Some(Some(part)) if part.is_empty() => {}
+                Some(Some(part)) => return Ok(Some(part)),
+                Some(None) => return Err(Abandoned),
+                None => return Ok(None),
+            }
         }
     }
 }
 
-/// Cuts what is written into parts of equal size. Dropped without [`PartWriter::finish`], it abandons the
+/// Cuts what is written into parts of equal size; for the runtime's blocking threads. Dropped without [`PartWriter::finish`], it abandons the
 /// upload.
 pub struct PartWriter {
-    sender: Option<PartSender>,
+    sender: Option<mpsc::Sender<Option<Bytes>>>,
+    place: Option<mpsc::OwnedPermit<Option<Bytes>>>,
     part: BytesMut,
     part_size: usize,
     written: u64,
@@ -60,30 +66,47 @@ impl PartWriter {
     pub fn new(sender: PartSender, expected: u64) -> Self {
         let fitting = usize::try_from(expected / 9_000).unwrap_or(usize::MAX);
         let part_size = fitting.max(Self::SMALLEST_PART);
-        Self { sender: Some(sender), part: BytesMut::new(), part_size, written: 0 }
+        Self { sender: Some(sender.0), place: None, part: BytesMut::new(), part_size, written: 0 }
     }
 
     /// Sends what is left and ends the object; returns how many bytes it has.
-    pub fn finish(mut self) -> io::Result<u64> {
-        self.send()?;
+    pub fn finish(mut self) -> u64 {
+        self.send();
         self.sender = None;
-        Ok(self.written)
+        self.written
     }
 
-    fn send(&mut self) -> io::Result<()> {
-        let part = self.part.split().freeze();
-        let gone = || io::Error::new(io::ErrorKind::BrokenPipe, "the upload has ended early");
-        self.sender.as_ref().ok_or_else(gone)?.0.blocking_send(Some(part)).map_err(|_| gone())
+    /// Waits until the store has taken the part before.
+    fn take_place(&mut self) -> io::Result<()> {
+        let sender = self.sender.clone().ok_or_else(gone)?;
+        let place = Handle::current().block_on(sender.reserve_owned()).map_err(|_| gone())?;
+        self.place = Some(place);
+        self.part = BytesMut::with_capacity(self.part_size);
+        Ok(())
     }
+
+    fn send(&mut self) {
+        if let Some(place) = self.place.take() {
+            let part = std::mem::take(&mut self.part).freeze();
+            place.send(Some(part));
+        }
+    }
+}
+
+fn gone() -> io::Error {
+    io::Error::new(io::ErrorKind::BrokenPipe, "the upload has ended early")
 }
 
 impl Write for PartWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.place.is_none() {
+            self.take_place()?;
+        }
         let taken = bytes.len().min(self.part_size - self.part.len());
         self.part.extend_from_slice(&bytes[..taken]);
         self.written += taken as u64;
         if self.part.len() == self.part_size {
-            self.send()?;
+            self.send();
         }
         Ok(taken)
     }
@@ -96,8 +119,10 @@ impl Write for PartWriter {
 impl Drop for PartWriter {
     fn drop(&mut self) {
         if let Some(sender) = self.sender.take() {
-            // The upload may have failed first, and then nobody listens.
-            let _ = sender.0.blocking_send(None);
+            // The place that was taken for a part is given back first. The upload may have failed, and then nobody
+            // listens.
+            self.place = None;
+            let _ = sender.blocking_send(None);
         }
     }
 }

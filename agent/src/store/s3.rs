@@ -11,7 +11,7 @@ use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use bytes::Bytes;
 use tokio::sync::{RwLock, mpsc};
 
-use super::body::{ObjectReader, Parts};
+use super::body::{ObjectReader, PartWriter, Parts};
 use super::connection::connect;
 use super::{CredentialSource, Listed, Metadata, Store, StoreError, StoreSettings};
 use crate::clock::Moment;
@@ -128,7 +128,6 @@ impl S3Store {
         key: &str,
         metadata: &Metadata,
         first: Bytes,
-        second: Bytes,
         mut rest: Parts,
     ) -> Result<(), StoreError> {
         let upload = self
@@ -144,9 +143,9 @@ impl S3Store {
             })
             .await?;
         let upload = upload.upload_id().unwrap_or_default().to_owned();
-        let sent = self.send_parts(key, &upload, first, second, &mut rest).await;
+        let sent = self.send_parts(key, &upload, first, &mut rest).await;
         let done = match sent {
-            Ok(completed) => self.complete(key, &upload, completed).await,
+            Ok(completed) => self.unless_conditional(|| self.complete(key, &upload, completed.clone())).await,
             Err(error) => Err(error),
         };
         if done.is_err() {
@@ -175,22 +174,12 @@ impl S3Store {
         key: &str,
         upload: &str,
         first: Bytes,
-        second: Bytes,
         rest: &mut Parts,
     ) -> Result<CompletedMultipartUpload, StoreError> {
         let mut completed = CompletedMultipartUpload::builder();
-        let mut ready = vec![second, first];
+        let mut next = Some(first);
         let mut number = 0;
-        loop {
-            let part = match ready.pop() {
-                Some(part) => part,
-                None => match rest.next().await {
-                    Ok(Some(part)) if part.is_empty() => continue,
-                    Ok(Some(part)) => part,
-                    Ok(None) => return Ok(completed.build()),
-                    Err(_) => return Err(StoreError::Abandoned(key.to_owned())),
-                },
-            };
+        while let Some(part) = next {
             number += 1;
             let sent = self
                 .call(Operation::upload_part, |client| {
@@ -215,7 +204,11 @@ impl S3Store {
                     .set_e_tag(sent.e_tag().map(str::to_owned))
                     .build(),
             );
+            // Its memory goes to the part in the making.
+            drop(part);
+            next = rest.next().await.map_err(|_| StoreError::Abandoned(key.to_owned()))?;
         }
+        Ok(completed.build())
     }
 
     async fn complete(
@@ -240,6 +233,25 @@ impl S3Store {
             }
         })
         .await
+    }
+
+    /// Publishes, and once more without the condition if the server answers that it does not know it.
+    async fn unless_conditional<F>(&self, publish: impl Fn() -> F) -> Result<(), StoreError>
+    where
+        F: Future<Output = Result<(), StoreError>>,
+    {
+        match publish().await {
+            Err(StoreError::Failed { code, .. })
+                if (code == "NotImplemented" || code == "501")
+                    && self.conditional.swap(false, Ordering::Relaxed) =>
+            {
+                tracing::info!(
+                    "the store knows no conditional writes: another writer is looked for before each"
+                );
+                publish().await
+            }
+            result => result,
+        }
     }
 
     /// Whether a conflict is with our own upload, whose answer was lost and which was sent again.
@@ -402,23 +414,20 @@ impl S3Store {
     async fn put_new(&self, key: &str, metadata: &Metadata, mut parts: Parts) -> Result<(), StoreError> {
         let abandoned = |_| StoreError::Abandoned(key.to_owned());
         let first = parts.next().await.map_err(abandoned)?.unwrap_or_default();
-        let second = parts.next().await.map_err(abandoned)?.filter(|part| !part.is_empty());
+        let whole = first.len() < PartWriter::SMALLEST_PART;
+        if whole && parts.next().await.map_err(abandoned)?.is_some() {
+            return Err(StoreError::Settings(format!("a part of {key} is smaller than S3 takes")));
+        }
         let upload = ulid::Ulid::generate().to_string();
         let mut metadata = metadata.clone();
         metadata.insert(UPLOAD.to_owned(), upload.clone());
         if !self.conditional.load(Ordering::Relaxed) && self.head(key).await?.is_some() {
             return Err(StoreError::Exists(key.to_owned()));
         }
-        let result = match second {
-            None => match self.put_whole(key, &metadata, first.clone()).await {
-                // The one answer by which a server says that it does not know the condition.
-                Err(StoreError::Failed { code, .. }) if code == "NotImplemented" || code == "501" => {
-                    self.conditional.store(false, Ordering::Relaxed);
-                    self.put_whole(key, &metadata, first).await
-                }
-                result => result,
-            },
-            Some(second) => self.put_multipart(key, &metadata, first, second, parts).await,
+        let result = if whole {
+            self.unless_conditional(|| self.put_whole(key, &metadata, first.clone())).await
+        } else {
+            self.put_multipart(key, &metadata, first, parts).await
         };
         match result {
             Err(StoreError::Exists(_)) if self.is_ours(key, &upload).await? => Ok(()),

@@ -34,11 +34,14 @@ pub(super) fn http_client() -> Result<SharedHttpClient, rustls::Error> {
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
         .with_no_client_auth();
+    let mut tcp = Tcp::new();
+    tcp.enforce_http(false);
+    tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
     let https = hyper_rustls::HttpsConnectorBuilder::new()
         .with_tls_config(tls)
-        .https_or_http()
+        .https_only()
         .enable_http1()
-        .build();
+        .wrap_connector(tcp);
     Ok(SharedHttpClient::new(Unverified(Client::builder(TokioExecutor::new()).build(https))))
 }
 
