@@ -218,6 +218,8 @@ impl<S: Store + Clone> Replicator<S> {
         {
             return Ok(database.clone());
         }
+        // Closed before it is opened again: see `Database::refresh`.
+        self.database = None;
         let metrics = self.metrics.clone();
         let observer: ReadObserver = Arc::new(move |lasted| metrics.read_transaction(lasted));
         let database = blocking(move || Database::open(&path, observer)).await?;

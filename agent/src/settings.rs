@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use axum::http::Uri;
 use secrecy::SecretString;
 
 use crate::args::{Common, Ensure, LogFormat};
@@ -63,6 +64,9 @@ pub enum SettingsError {
     /// A key is no key.
     #[error(transparent)]
     Key(#[from] KeyFormatError),
+    /// The endpoint is no URL.
+    #[error("the endpoint '{0}' is not a URL: write it as https://host:port")]
+    Endpoint(String),
     /// Two settings exclude each other.
     #[error("{0}")]
     Conflict(&'static str),
@@ -132,7 +136,8 @@ impl Settings {
             |names: &[&str]| names.iter().find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()));
         let endpoint = filled(common.endpoint.as_ref())
             .or_else(|| environment(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]))
-            .map(|endpoint| with_scheme(&endpoint, insecure));
+            .map(|endpoint| with_scheme(&endpoint, insecure))
+            .transpose()?;
         Ok(StoreSettings {
             endpoint,
             region: filled(common.region.as_ref())
@@ -353,12 +358,13 @@ fn filled(text: Option<&String>) -> Option<String> {
 }
 
 /// The Go program's endpoints had no scheme: TLS, unless `INSECURE` was set.
-fn with_scheme(endpoint: &str, insecure: bool) -> String {
-    if endpoint.contains("://") {
-        endpoint.to_owned()
-    } else if insecure {
-        format!("http://{endpoint}")
-    } else {
-        format!("https://{endpoint}")
-    }
+fn with_scheme(endpoint: &str, insecure: bool) -> Result<String, SettingsError> {
+    let full = match (endpoint.contains("://"), insecure) {
+        (true, _) => endpoint.to_owned(),
+        (false, true) => format!("http://{endpoint}"),
+        (false, false) => format!("https://{endpoint}"),
+    };
+    let url: Option<Uri> = full.parse().ok();
+    let known = |url: &Uri| matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some();
+    if url.as_ref().is_some_and(known) { Ok(full) } else { Err(SettingsError::Endpoint(endpoint.to_owned())) }
 }

@@ -1,1 +1,22 @@
-//! End-to-end tests.
+//! The **harness**: real components and our own programs as processes, on loopback, in temp folders, gone when
+//! dropped. The tests are in `tests/`, one file per subject.
+//!
+//! A test names the tools it needs ([`toolbox`]); where one cannot be had, it is skipped by name. Everything
+//! listens on a free port ([`port`]), and every wait has a condition and a deadline ([`process`]).
+
+pub mod agent;
+pub mod crossplane;
+pub mod etcd;
+pub mod function;
+pub mod golden;
+pub mod history;
+pub mod kine;
+pub mod kine_shaped;
+pub mod minio;
+pub mod port;
+pub mod process;
+pub mod program;
+pub mod s3;
+pub mod toolbox;
+pub mod vcluster;
+pub mod writer;

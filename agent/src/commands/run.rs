@@ -53,14 +53,16 @@ pub(super) async fn run(settings: Settings, flags: Run) -> anyhow::Result<Exit> 
     }
     let grace = settings.shutdown_grace();
     tasks.spawn(reload(settings, place, rhythm, stop.clone()));
-    let replicated = {
+    let mut replicated = {
         let stop = stop.clone();
         tokio::spawn(async move { replicator.run(stop, grace).await })
     };
-    tokio::select! {
-        replicated = replicated => replicated.context("the replicator broke off")??,
-        // They end when told to stop, and otherwise only by failing.
-        Some(ended) = tasks.join_next(), if !stop.is_cancelled() => ended.context("a task broke off")??,
+    // The other tasks end when told to stop, while the replicator still ships its last, or by failing.
+    loop {
+        tokio::select! {
+            ended = &mut replicated => break ended.context("the replicator broke off")??,
+            Some(ended) = tasks.join_next() => ended.context("a task broke off")??,
+        }
     }
     stop.cancel();
     while let Some(ended) = tasks.join_next().await {

@@ -181,6 +181,10 @@ impl Database {
     /// Opens the database anew if this connection no longer reads it under locks.
     pub fn refresh(&mut self) -> Result<(), DatabaseError> {
         if !self.is_current() {
+            // Closed first: an `immutable` connection takes no part in SQLite's bookkeeping of POSIX locks, so its
+            // close would drop those of a connection that is already open.
+            self.connection = Connection::open_in_memory()
+                .map_err(|source| DatabaseError::Sqlite { path: self.path.clone(), source })?;
             *self = Self::open(&self.path, self.observer.clone())?;
         }
         Ok(())
@@ -192,7 +196,9 @@ impl Database {
         let checked = self.read(|c| c.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0)));
         match checked {
             // The first line names the database as SQLite calls it, the last tells what is wrong.
-            Ok(verdict) => Ok((verdict != "ok").then(|| verdict.lines().last().unwrap_or_default().to_owned())),
+            Ok(verdict) => {
+                Ok((verdict != "ok").then(|| verdict.lines().last().unwrap_or_default().to_owned()))
+            }
             Err(error) if error.is_damage() => Ok(Some(error.to_string())),
             Err(error) => Err(error),
         }

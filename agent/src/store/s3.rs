@@ -430,7 +430,13 @@ impl S3Store {
             self.put_multipart(key, &metadata, first, parts).await
         };
         match result {
-            Err(StoreError::Exists(_)) if self.is_ours(key, &upload).await? => Ok(()),
+            // What follows a lost answer is a conflict, an unknown upload, or whatever else the server makes of it.
+            Err(error) if !matches!(error, StoreError::Abandoned(_)) => {
+                match self.is_ours(key, &upload).await {
+                    Ok(true) => Ok(()),
+                    _ => Err(error),
+                }
+            }
             result => result,
         }
     }
