@@ -1,0 +1,104 @@
+//! The agent's **configuration**: all that may change while the sidecar runs, in a ConfigMap that it reads
+//! again when it changes. The keys are the agent's flags in camelCase.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use crate::names::Place;
+use crate::xr::{Adopt, Spec, When};
+
+/// The file, sorted by key.
+fn file(spec: &Spec) -> String {
+    let backup = &spec.backup;
+    let retention = &backup.retention;
+    let pins: Vec<Value> = backup
+        .pins
+        .iter()
+        .map(|pin| {
+            let mut request = Map::new();
+            request.insert("name".into(), json!(pin.name));
+            if let Some(span) = &pin.keep_for {
+                request.insert("keepFor".into(), json!(span.to_string()));
+            }
+            Value::Object(request)
+        })
+        .collect();
+    let when: Vec<&str> = backup
+        .auto_restore
+        .when
+        .iter()
+        .map(|state| match state {
+            When::Empty => "empty",
+            When::Damaged => "damaged",
+            When::Behind => "behind",
+        })
+        .collect();
+    let adopt = match backup.auto_restore.adopt {
+        Adopt::Never => "never",
+        Adopt::SameName => "same-name",
+    };
+    let mut settings = BTreeMap::from([
+        ("syncInterval", json!(backup.sync_interval.to_string())),
+        ("snapshotInterval", json!(backup.snapshot_interval.to_string())),
+        ("pitrWindow", json!(retention.pitr_window.to_string())),
+        ("keepLast", json!(retention.last)),
+        ("keepHourly", json!(retention.hourly)),
+        ("keepDaily", json!(retention.daily)),
+        ("keepWeekly", json!(retention.weekly)),
+        ("keepMonthly", json!(retention.monthly)),
+        ("pins", json!(pins)),
+        ("autoRestore", json!(when)),
+        ("adopt", json!(adopt)),
+    ]);
+    if let Some(restore) = &spec.restore {
+        settings.insert("restore", restore.config());
+    }
+    // Each value in JSON, which is YAML: nothing that a user typed can be read as anything but text.
+    let lines: Vec<String> = settings.iter().map(|(name, value)| format!("{name}: {value}\n")).collect();
+    lines.concat()
+}
+
+/// The ConfigMap; `certificate` is what the server's certificate is checked against.
+pub fn config_map(place: &Place, spec: &Spec, certificate: Option<&str>) -> Value {
+    let mut data = Map::from_iter([("config.yaml".to_owned(), json!(file(spec)))]);
+    if let Some(certificate) = certificate {
+        data.insert("ca.crt".into(), json!(certificate));
+    }
+    json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": place.name, "namespace": place.namespace},
+        "data": data,
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_is_yaml_with_sorted_keys() {
+        let spec: Spec = serde_json::from_value(json!({
+            "backup": {"pins": [{"name": "before-migration", "keepFor": "2160h"}, {"name": "for-ever"}],
+                       "autoRestore": {"when": ["Empty", "Behind"], "adopt": "SameName"}},
+            "restore": {"id": "a: b # \"c\"", "revision": 7},
+        }))
+        .unwrap();
+        let text = file(&spec);
+        let keys: Vec<&str> = text.lines().filter_map(|line| line.split(':').next()).collect();
+        assert!(keys.is_sorted(), "{text}");
+        let read: Value = serde_saphyr::from_str(&text).unwrap();
+        assert_eq!(
+            read["pins"],
+            json!([{"keepFor": "2160h", "name": "before-migration"}, {"name": "for-ever"}])
+        );
+        assert_eq!(read["restore"], json!({"id": "a: b # \"c\"", "revision": 7}));
+        assert_eq!(
+            (&read["autoRestore"], &read["adopt"]),
+            (&json!(["empty", "behind"]), &json!("same-name"))
+        );
+        assert_eq!((&read["syncInterval"], &read["keepLast"]), (&json!("1s"), &json!(3)));
+    }
+}

@@ -1,0 +1,369 @@
+//! The function's **Input**: what the platform team decides, once, in the Composition. Strict: a field that
+//! nobody knows is refused with its path.
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::check;
+use crate::condition::{Kind, Reason};
+use crate::fatal::{Fatal, unsupported};
+use crate::glob;
+use crate::policy::Policy;
+use crate::recipient::Recipient;
+use crate::reference::{ProviderConfigRef, SecretRef};
+use crate::span::Span;
+use crate::typed;
+
+/// The platform's decisions.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Input {
+    /// The vcluster chart.
+    pub chart: Chart,
+    /// The backup agent.
+    pub agent: Agent,
+    /// How provider-helm is used.
+    pub helm: Helm,
+    /// Where backups go.
+    pub storage: Storage,
+    /// Who can read them.
+    pub encryption: Encryption,
+    /// Rancher; parsed, so that one Input serves later versions too.
+    pub rancher: Option<Rancher>,
+    /// What a claim may not do.
+    pub policy: Policy,
+    /// How long the answer is good for: Crossplane asks again after it.
+    pub ttl: Option<Span>,
+}
+
+/// The vcluster chart.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Chart {
+    /// Helm repository.
+    pub repository: String,
+    /// Chart name.
+    pub name: String,
+    /// Version, where the XR names none.
+    pub version: String,
+    /// Secret with username and password of the repository.
+    pub pull_secret_ref: Option<SecretRef>,
+    /// Values under the user's.
+    pub values: Map<String, Value>,
+}
+
+impl Default for Chart {
+    fn default() -> Self {
+        Self {
+            repository: "https://charts.loft.sh".into(),
+            name: "vcluster".into(),
+            version: "0.36.1".into(),
+            pull_secret_ref: None,
+            values: Map::new(),
+        }
+    }
+}
+
+/// The backup agent's container.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Agent {
+    /// Image.
+    pub image: String,
+    /// When to pull it.
+    pub image_pull_policy: Option<PullPolicy>,
+    /// Requests and limits.
+    pub resources: Option<Map<String, Value>>,
+    /// Further arguments, of both containers.
+    pub args: Vec<String>,
+    /// Starts before and stops after kine (an init container that is restarted, Kubernetes 1.29).
+    pub native_sidecar: bool,
+}
+
+impl Default for Agent {
+    fn default() -> Self {
+        Self {
+            image: concat!("ghcr.io/eumel8/vcluster-backup-agent:v", env!("CARGO_PKG_VERSION")).into(),
+            image_pull_policy: None,
+            resources: None,
+            args: Vec::new(),
+            native_sidecar: false,
+        }
+    }
+}
+
+/// Kubernetes' words for when to pull an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[allow(missing_docs)]
+pub enum PullPolicy {
+    Always,
+    IfNotPresent,
+    Never,
+}
+
+/// How provider-helm is used.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Helm {
+    /// Its configuration.
+    pub provider_config_ref: Option<ProviderConfigRef>,
+    /// Namespaces that `spec.namespace` may name, as globs.
+    pub allowed_namespaces: Vec<String>,
+}
+
+/// Where backups go.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Storage {
+    /// S3 server, as `https://host:port`.
+    pub endpoint: String,
+    /// Region that requests are signed for.
+    pub region: Option<String>,
+    /// Secret with `ca.crt`, trusted beside the system's certificates.
+    pub ca_secret_ref: Option<SecretRef>,
+    /// Does not check the server's certificate.
+    pub insecure: bool,
+    /// Who makes bucket and user.
+    pub provisioner: Provisioner,
+    /// Settings of `ProviderMinio`.
+    pub provider_minio: ProviderMinio,
+    /// Settings of `S3Register`.
+    pub s3_register: Option<S3Register>,
+    /// Settings of `Existing`.
+    pub existing: Option<Existing>,
+}
+
+impl Storage {
+    /// The region, `us-east-1` if none is named.
+    pub fn region(&self) -> &str {
+        self.region.as_deref().unwrap_or("us-east-1")
+    }
+}
+
+/// Who makes bucket and user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+pub enum Provisioner {
+    /// provider-minio.
+    #[default]
+    ProviderMinio,
+    /// The s3-register chart.
+    S3Register,
+    /// Nobody: they are there.
+    Existing,
+}
+
+/// Settings of `ProviderMinio`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ProviderMinio {
+    /// Its configuration.
+    pub provider_config_ref: Option<ProviderConfigRef>,
+}
+
+/// Settings of `S3Register`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct S3Register {
+    /// The chart.
+    #[serde(default)]
+    pub chart: Value,
+    /// Secret of the server's administrator.
+    pub admin_secret_ref: Option<SecretRef>,
+}
+
+/// Settings of `Existing`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Existing {
+    /// The bucket.
+    pub bucket: String,
+    /// Folder in the bucket, above each cluster's own.
+    #[serde(default)]
+    pub prefix: String,
+    /// Secret with `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`.
+    pub secret_ref: SecretRef,
+}
+
+/// Who can read the backups.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Encryption {
+    /// The platform's break-glass keys, on every backup.
+    pub recipients: Vec<Recipient>,
+    /// Refuses a backup that nobody could read once XR or host cluster is gone.
+    pub require_escrow: bool,
+    /// Where identities are kept.
+    pub identity: Keeping,
+    /// The namespace of sealed identities of cluster-scoped XRs.
+    pub key_namespace: String,
+}
+
+impl Default for Encryption {
+    fn default() -> Self {
+        Self {
+            recipients: Vec::new(),
+            require_escrow: true,
+            identity: Keeping::Sealed,
+            key_namespace: "crossplane-system".into(),
+        }
+    }
+}
+
+/// Where identities are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum Keeping {
+    /// Out of reach of the vcluster's pod.
+    Sealed,
+    /// Beside the vcluster, where its pod can read it.
+    InNamespace,
+}
+
+/// Rancher.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Rancher {
+    /// The configuration of the provider for Rancher's cluster.
+    pub provider_config_ref: Option<ProviderConfigRef>,
+}
+
+impl Input {
+    /// Reads and checks the Input; `None` is one that was not given.
+    pub fn parse(value: Option<&Value>) -> Result<Self, Fatal> {
+        let mut value = value.cloned().unwrap_or_else(|| Value::Object(Map::new()));
+        if let Value::Object(fields) = &mut value {
+            // What every Kubernetes object has; the Composition's schema looks after it.
+            for field in ["apiVersion", "kind", "metadata"] {
+                fields.remove(field);
+            }
+        }
+        let input: Self = typed::parse(&value, "input")?;
+        input.check()?;
+        Ok(input)
+    }
+
+    fn check(&self) -> Result<(), Fatal> {
+        self.check_storage().map_err(|fatal| fatal.shown_as(Kind::StorageReady, Reason::Refused))?;
+        for (index, pattern) in self.helm.allowed_namespaces.iter().enumerate() {
+            glob::check(pattern).map_err(|cause| {
+                Fatal::new(
+                    format_args!("input.helm.allowedNamespaces[{index}]"),
+                    cause,
+                    "write it as team-* or team-a",
+                )
+            })?;
+        }
+        check::label("input.encryption.keyNamespace", &self.encryption.key_namespace)?;
+        for (field, text) in [
+            ("input.chart.repository", &self.chart.repository),
+            ("input.chart.name", &self.chart.name),
+            ("input.agent.image", &self.agent.image),
+        ] {
+            if text.trim().is_empty() {
+                return Err(Fatal::new(field, "it is empty", "leave it out for the default, or name one"));
+            }
+        }
+        if let Some(secret) = &self.chart.pull_secret_ref {
+            secret.check("input.chart.pullSecretRef")?;
+        }
+        Ok(())
+    }
+
+    fn check_storage(&self) -> Result<(), Fatal> {
+        let storage = &self.storage;
+        check_endpoint(&storage.endpoint)?;
+        if storage.insecure && storage.ca_secret_ref.is_some() {
+            return Err(Fatal::new(
+                "input.storage.insecure",
+                "with it no certificate is checked, so caSecretRef would mean nothing",
+                "keep caSecretRef and take insecure out",
+            ));
+        }
+        if let Some(secret) = &storage.ca_secret_ref {
+            secret.check("input.storage.caSecretRef")?;
+        }
+        match (storage.provisioner, &storage.existing) {
+            (Provisioner::S3Register, _) => Err(unsupported(
+                "input.storage.provisioner",
+                "use ProviderMinio, or Existing with a bucket and a Secret of your own, instead of S3Register",
+            )),
+            (Provisioner::Existing, None) => Err(Fatal::new(
+                "input.storage.existing",
+                "provisioner Existing needs it and it is not there",
+                "name bucket and secretRef",
+            )),
+            (Provisioner::Existing, Some(existing)) => {
+                check::bucket("input.storage.existing.bucket", &existing.bucket)?;
+                existing.secret_ref.check("input.storage.existing.secretRef")
+            }
+            (Provisioner::ProviderMinio, _) => Ok(()),
+        }
+    }
+}
+
+fn check_endpoint(endpoint: &str) -> Result<(), Fatal> {
+    let refuse =
+        |cause| Err(Fatal::new("input.storage.endpoint", cause, "write it as https://minio.minio.svc:9000"));
+    if endpoint.is_empty() {
+        return refuse("it is needed and it is not there");
+    }
+    let Some(host) = endpoint.strip_prefix("https://").or_else(|| endpoint.strip_prefix("http://")) else {
+        return refuse("it does not begin with https:// or http://");
+    };
+    let host = host.strip_suffix('/').unwrap_or(host);
+    if host.is_empty() || host.contains('@') || !host.chars().all(|c| c.is_ascii_graphic()) {
+        return refuse("it names no server, or holds credentials, which belong into a Secret");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_all_that_must_be_said() {
+        let input = Input::parse(Some(&json!({"storage": {"endpoint": "https://minio:9000"}}))).unwrap();
+        assert_eq!((input.chart.version.as_str(), input.storage.region()), ("0.36.1", "us-east-1"));
+        assert!(input.encryption.require_escrow && input.encryption.identity == Keeping::Sealed);
+        assert!(input.agent.image.starts_with("ghcr.io/eumel8/vcluster-backup-agent:v"));
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_its_path() {
+        for (storage, more, field) in [
+            (json!({}), json!({}), "input.storage.endpoint: "),
+            (json!({"endpoint": "https://key:secret@minio"}), json!({}), "input.storage.endpoint: "),
+            (json!({"endpoint": "ftp://minio"}), json!({}), "input.storage.endpoint: "),
+            (
+                json!({"endpoint": "https://m", "insecure": true, "caSecretRef": {"name": "ca"}}),
+                json!({}),
+                "input.storage.insecure: ",
+            ),
+            (
+                json!({"endpoint": "https://m", "provisioner": "Ceph"}),
+                json!({}),
+                "input.storage.provisioner: ",
+            ),
+            (json!({"endpoint": "https://m"}), json!({"ttl": "never"}), "input.ttl: "),
+            (
+                json!({"endpoint": "https://m"}),
+                json!({"helm": {"allowedNamespaces": ["a/b"]}}),
+                "input.helm.allowedNamespaces[0]: ",
+            ),
+            (json!({"endpoint": "https://m"}), json!({"agent": {"image": " "}}), "input.agent.image: "),
+            (
+                json!({"endpoint": "https://m"}),
+                json!({"encryption": {"recipients": ["age1x"]}}),
+                "input.encryption.recipients[0]: ",
+            ),
+        ] {
+            let mut input = more;
+            input["storage"] = storage;
+            let message = Input::parse(Some(&input)).unwrap_err().to_string();
+            assert!(message.starts_with(field) && !message.contains("secret@"), "{message}");
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! **Names** of all that is composed. They follow from the base name alone, the claim's name and namespace,
+//! so that they are the same when a host cluster is rebuilt.
+
+use ring::digest::{SHA256, digest};
+
+use crate::check::{self, LABEL};
+use crate::condition::{Kind, Reason};
+use crate::fatal::Fatal;
+use crate::glob;
+use crate::input::{Input, Keeping};
+use crate::xr::{Flavour, Xr};
+
+/// Under which keys composed resources stand in observed and desired state. Never change one: the object under
+/// the old key would be deleted.
+pub mod key {
+    /// The Helm release.
+    pub const CLUSTER: &str = "vcluster";
+    /// The Secret with the identity.
+    pub const IDENTITY: &str = "backup-identity";
+    /// The Secret that the sidecar gets.
+    pub const KEYS: &str = "backup-keys";
+    /// The ConfigMap that the agent reads.
+    pub const CONFIG: &str = "backup-config";
+    /// The Secret with the identity, while a restore needs it.
+    pub const RESTORE_KEY: &str = "backup-restore-key";
+    /// The bucket.
+    pub const BUCKET: &str = "backup-bucket";
+    /// What the user may do.
+    pub const POLICY: &str = "backup-policy";
+    /// The S3 user.
+    pub const USER: &str = "backup-user";
+}
+
+/// Under which keys required resources are asked for.
+pub mod required {
+    /// The Secret with the identity.
+    pub const IDENTITY: &str = "backup-identity";
+    /// The ConfigMap that the agent reports in.
+    pub const REPORT: &str = "backup-status";
+    /// The platform's Secret with the S3 credentials (`Existing`).
+    pub const STORAGE: &str = "backup-storage";
+    /// The platform's Secret with the S3 server's certificate.
+    pub const CERTIFICATE: &str = "backup-certificate";
+}
+
+/// Longest name of a Helm release.
+const RELEASE: usize = 53;
+
+/// Where an object lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Its name.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// All names of one vcluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names {
+    /// The Helm release, and the vcluster.
+    pub release: String,
+    /// The namespace that it is installed into.
+    pub namespace: String,
+    /// The `Release` object.
+    pub release_object: String,
+    /// Bucket, user and policy on the S3 server, and the objects that make them.
+    pub bucket: String,
+    /// The cluster's folder in a shared bucket.
+    pub prefix: String,
+    /// The Secret with the identity.
+    pub identity: Place,
+    /// Whose backup it is, as the agent's `--owner` takes it.
+    pub owner: String,
+}
+
+impl Names {
+    /// The names of an XR's vcluster; refuses names that cannot be, and a namespace that is not allowed.
+    pub fn of(xr: &Xr, input: &Input) -> Result<Self, Fatal> {
+        let name = xr.name.clone();
+        check::label("metadata.name", &name)?;
+        if name.len() > RELEASE {
+            return Err(Fatal::new(
+                "metadata.name",
+                format_args!("it has {} characters and a Helm release takes {RELEASE}", name.len()),
+                "choose a shorter name",
+            ));
+        }
+        let (joined, folder) = match &xr.namespace {
+            Some(namespace) => (format!("{namespace}-{name}"), namespace.as_str()),
+            // No namespace is called so: nobody's claims come to lie in this folder.
+            None => (name.clone(), "_cluster"),
+        };
+        let own = cut(format!("vcluster-{joined}"));
+        let (home, release_object) = match (xr.flavour, &xr.namespace) {
+            (Flavour::Namespaced, Some(namespace)) => (namespace.clone(), name.clone()),
+            // Named after its namespace, not its release: should two claims share one namespace name (`a`/`b-c`
+            // and `a-b`/`c`), the second `Release` belongs to another XR, and Crossplane refuses it.
+            _ => (own.clone(), own),
+        };
+        let namespace = choose_namespace(xr, input, home)?;
+        let identity = identity_place(xr, input, &namespace);
+        let owner = match &xr.uid {
+            Some(uid) => format!("{namespace}/{name}/{uid}"),
+            None => format!("{namespace}/{name}"),
+        };
+        Ok(Self {
+            bucket: cut(format!("vcb-{joined}")),
+            prefix: format!("{folder}/{name}"),
+            release: name,
+            namespace,
+            release_object,
+            identity,
+            owner,
+        })
+    }
+
+    /// An object beside the vcluster: its name and `suffix`.
+    pub fn beside(&self, suffix: &str) -> Place {
+        Place { name: format!("{}{suffix}", self.release), namespace: self.namespace.clone() }
+    }
+
+    /// The Secret that the sidecar gets.
+    pub fn keys(&self) -> Place {
+        self.beside("-backup")
+    }
+
+    /// The ConfigMap that the agent reads.
+    pub fn config(&self) -> Place {
+        self.beside("-backup")
+    }
+
+    /// The Secret that the S3 user's keys are written to.
+    pub fn user_keys(&self) -> Place {
+        self.beside("-backup-s3")
+    }
+
+    /// The Secret with the identity, while a restore needs it.
+    pub fn restore_key(&self) -> Place {
+        self.beside("-backup-restore")
+    }
+
+    /// The ConfigMap that the agent reports in.
+    pub fn report(&self) -> Place {
+        self.beside("-backup-status")
+    }
+
+    /// The Secret with the kubeconfig (vcluster writes it).
+    pub fn kubeconfig(&self) -> String {
+        format!("vc-{}", self.release)
+    }
+}
+
+fn choose_namespace(xr: &Xr, input: &Input, home: String) -> Result<String, Fatal> {
+    let Some(asked) = xr.spec.namespace.as_ref().filter(|asked| **asked != home) else { return Ok(home) };
+    let refuse = |cause: String, way_out: String| {
+        Err(Fatal::new("spec.namespace", cause, way_out)
+            .shown_as(Kind::ClusterReady, Reason::NamespaceDenied))
+    };
+    check::label("spec.namespace", asked)?;
+    if xr.flavour == Flavour::Namespaced {
+        return refuse(
+            "a namespaced XR cannot compose into another namespace".into(),
+            format!("take it out, or make the XR in namespace {asked}"),
+        );
+    }
+    if !input.helm.allowed_namespaces.iter().any(|pattern| glob::admits(pattern, asked)) {
+        return refuse(
+            format!("the platform does not allow namespace {asked}"),
+            format!(
+                "take it out to be installed into {home}, or ask the platform to add it to helm.allowedNamespaces"
+            ),
+        );
+    }
+    if *asked == input.encryption.key_namespace {
+        return refuse(
+            format!("{asked} keeps the identities, which the vcluster's pod could read there"),
+            "choose another namespace".into(),
+        );
+    }
+    Ok(asked.clone())
+}
+
+/// Identities of claims lie in one namespace: a dot, which no namespace has, keeps two teams' `dev` apart.
+fn identity_place(xr: &Xr, input: &Input, namespace: &str) -> Place {
+    let plain = format!("{}-backup-identity", xr.name);
+    if xr.flavour == Flavour::Namespaced || input.encryption.identity == Keeping::InNamespace {
+        return Place { name: plain, namespace: namespace.to_owned() };
+    }
+    let name = match &xr.namespace {
+        Some(claims) => format!("{claims}.{plain}"),
+        None => plain,
+    };
+    Place { name, namespace: input.encryption.key_namespace.clone() }
+}
+
+/// A name as it is, if it fits; else its beginning and a digest of all of it.
+fn cut(name: String) -> String {
+    if name.len() <= LABEL {
+        return name;
+    }
+    let tail = hex::encode(&digest(&SHA256, name.as_bytes()).as_ref()[..5]);
+    // Names are ASCII by now, so every index is a boundary.
+    let head = name[..LABEL - tail.len() - 1].trim_end_matches('-');
+    format!("{head}-{tail}")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn input(fields: serde_json::Value) -> Input {
+        serde_json::from_value(fields).unwrap()
+    }
+
+    fn claimed(namespace: &str, name: &str) -> Xr {
+        let claim = json!({"name": name, "namespace": namespace});
+        Xr::parse(&json!({"metadata": {"name": "x-7k2p"}, "spec": {"claimRef": claim}})).unwrap()
+    }
+
+    #[test]
+    fn two_claims_that_share_a_namespace_share_the_release_object_too() {
+        let one = Names::of(&claimed("a", "b-c"), &Input::default()).unwrap();
+        let other = Names::of(&claimed("a-b", "c"), &Input::default()).unwrap();
+        assert_eq!(one.namespace, other.namespace);
+        assert_eq!(one.release_object, other.release_object);
+        assert_ne!(one.identity, other.identity);
+        assert_ne!(one.prefix, other.prefix);
+    }
+
+    #[test]
+    fn names_that_are_cut_stay_apart() {
+        let long = |end: &str| cut(format!("vcb-{}{end}", "n".repeat(80)));
+        assert_eq!(long("a").len(), LABEL);
+        assert_ne!(long("a"), long("b"));
+        assert_eq!(cut("vcb-a".into()), "vcb-a");
+        assert!(!cut(format!("{}-{}", "n".repeat(51), "-".repeat(20))).contains("--"));
+    }
+
+    #[test]
+    fn another_namespace_needs_the_platforms_word() {
+        let mut xr = claimed("team-a", "dev");
+        xr.spec.namespace = Some("clusters-a".into());
+        let denied = Names::of(&xr, &Input::default()).unwrap_err();
+        assert_eq!(denied.reason(), Reason::NamespaceDenied);
+        let names =
+            Names::of(&xr, &input(json!({"helm": {"allowedNamespaces": ["x", "clusters-?"]}}))).unwrap();
+        assert_eq!(names.namespace, "clusters-a");
+        assert_eq!(names.identity.to_string(), "crossplane-system/team-a.dev-backup-identity");
+        xr.spec.namespace = Some("vcluster-team-a-dev".into());
+        assert!(Names::of(&xr, &Input::default()).is_ok());
+    }
+}

@@ -1,0 +1,151 @@
+//! A **restore** as the user asks for it: to one point, done once per id.
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::check;
+use crate::fatal::{Fatal, unsupported};
+
+/// What the user asks for.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Restore {
+    /// Names the request: another id is another restore.
+    pub id: String,
+    /// The newest point.
+    #[serde(default)]
+    pub latest: bool,
+    /// The newest point at or before this time.
+    pub at: Option<String>,
+    /// This Kubernetes revision.
+    pub revision: Option<u64>,
+    /// The point pinned under this name.
+    pub pin: Option<String>,
+    /// Another cluster's backup.
+    pub from: Option<Source>,
+}
+
+/// Another cluster's backup.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Source {
+    pub name: Option<String>,
+    pub bucket: Option<String>,
+    pub prefix: Option<String>,
+    pub secret_ref: Option<SourceSecret>,
+}
+
+/// A Secret beside the claim: no namespace, the function's rights are not the user's.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct SourceSecret {
+    pub name: String,
+}
+
+impl Restore {
+    /// Checks that one point is named.
+    pub fn check(&self) -> Result<(), Fatal> {
+        if self.id.is_empty() || self.id.len() > 128 || !self.id.chars().all(|c| c.is_ascii_graphic()) {
+            return Err(Fatal::new(
+                "spec.restore.id",
+                "it is not 1 to 128 visible characters",
+                "name the restore, such as 2026-11-22-oops",
+            ));
+        }
+        if self.from.is_some() {
+            return Err(unsupported("spec.restore.from", "restore the cluster's own backup, without from"));
+        }
+        let points = usize::from(self.latest)
+            + usize::from(self.at.is_some())
+            + usize::from(self.revision.is_some())
+            + usize::from(self.pin.is_some());
+        if points != 1 {
+            return Err(Fatal::new(
+                "spec.restore",
+                format_args!("it names {points} points"),
+                "give exactly one of at, revision, pin, or latest: true",
+            ));
+        }
+        if self.at.as_ref().is_some_and(|at| at.parse::<Timestamp>().is_err()) {
+            return Err(Fatal::new(
+                "spec.restore.at",
+                "it is no RFC 3339 time",
+                "write it as \"2026-11-22T14:05:00Z\", in quotes",
+            ));
+        }
+        if self.revision == Some(0) {
+            return Err(Fatal::new("spec.restore.revision", "revisions begin at 1", "name a later one"));
+        }
+        self.pin.as_deref().map_or(Ok(()), |pin| check::pin("spec.restore.pin", pin))
+    }
+
+    /// The request as the agent reads it.
+    pub fn config(&self) -> Value {
+        let mut config = Map::new();
+        config.insert("id".into(), json!(self.id));
+        if self.latest {
+            config.insert("latest".into(), json!(true));
+        }
+        if let Some(at) = &self.at {
+            config.insert("at".into(), json!(at));
+        }
+        if let Some(revision) = self.revision {
+            config.insert("revision".into(), json!(revision));
+        }
+        if let Some(pin) = &self.pin {
+            config.insert("pin".into(), json!(pin));
+        }
+        Value::Object(config)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn check(fields: Value) -> Result<Value, String> {
+        let restore: Restore = serde_json::from_value(fields).map_err(|error| error.to_string())?;
+        restore.check().map_err(|fatal| fatal.to_string())?;
+        Ok(restore.config())
+    }
+
+    #[test]
+    fn one_point_goes_to_the_agent_as_it_was_asked_for() {
+        for point in [
+            json!({"latest": true}),
+            json!({"at": "2026-11-22T14:05:00Z"}),
+            json!({"revision": 4711}),
+            json!({"pin": "before-migration"}),
+        ] {
+            let mut asked = point;
+            asked["id"] = json!("oops");
+            assert_eq!(check(asked.clone()).unwrap(), asked);
+        }
+    }
+
+    #[test]
+    fn anything_else_is_refused_with_its_path() {
+        for (asked, field) in [
+            (json!({"id": "a"}), "spec.restore: it names 0 points"),
+            (json!({"id": "a", "latest": false}), "spec.restore: it names 0 points"),
+            (json!({"id": "a", "latest": true, "pin": "b"}), "spec.restore: it names 2 points"),
+            (json!({"id": "", "latest": true}), "spec.restore.id: "),
+            (json!({"id": "a b", "latest": true}), "spec.restore.id: "),
+            (json!({"id": "a", "at": "yesterday"}), "spec.restore.at: "),
+            (json!({"id": "a", "revision": 0}), "spec.restore.revision: "),
+            (json!({"id": "a", "pin": "/"}), "spec.restore.pin: "),
+            (json!({"id": "a", "latest": true, "from": {"bucket": "b"}}), "spec.restore.from: "),
+            (
+                json!({"id": "a", "from": {"secretRef": {"name": "s", "namespace": "n"}}}),
+                "unknown field `namespace`",
+            ),
+        ] {
+            let message = check(asked).unwrap_err();
+            assert!(message.starts_with(field), "{message}");
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! What is shipped in `compositions` is what the function takes: both Inputs, every example, and the definitions'
+//! fields and defaults.
+#![allow(clippy::unwrap_used, deprecated)] // ring's fixed randomness is where its own tests are
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use function_vcluster_backup::function::run;
+use function_vcluster_backup::object;
+use function_vcluster_backup::xr::Spec;
+use ring::test::rand::FixedByteRandom;
+use serde_json::{Map, Value, json};
+use vcluster_backup_proto::v1::{Resource, RunFunctionRequest, State};
+
+const FLAVOURS: [&str; 2] = ["claim", "namespaced"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../compositions")
+}
+
+fn read(path: impl AsRef<Path>) -> Value {
+    let path = root().join(path);
+    serde_saphyr::from_str(&std::fs::read_to_string(&path).unwrap())
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn examples(flavour: &str) -> Vec<(String, Value)> {
+    let folder = root().join(flavour).join("examples");
+    let mut paths: Vec<PathBuf> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths.into_iter().map(|path| (path.display().to_string(), read(path))).collect()
+}
+
+/// A schema's defaults, laid into a value as the API server does.
+fn with_defaults(schema: &Value, value: &mut Value) {
+    let Some(properties) = schema["properties"].as_object() else { return };
+    let Value::Object(fields) = value else { return };
+    for (name, schema) in properties {
+        if let Some(default) = schema.get("default") {
+            fields.entry(name.clone()).or_insert_with(|| default.clone());
+        }
+        if let Some(value) = fields.get_mut(name) {
+            with_defaults(schema, value);
+        }
+    }
+}
+
+fn schema(flavour: &str) -> Value {
+    read(format!("{flavour}/xrd.yaml"))["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
+        .take()
+}
+
+#[test]
+fn every_example_is_composed() {
+    for flavour in FLAVOURS {
+        let input = read(format!("{flavour}/composition.yaml"))["spec"]["pipeline"][0]["input"].take();
+        let examples = examples(flavour);
+        assert!(examples.len() >= 4);
+        for (path, mut xr) in examples {
+            if flavour == "claim" && xr["kind"] == "Vcluster" {
+                // What Crossplane makes of a claim.
+                let claim = xr["metadata"].take();
+                xr["spec"]["claimRef"] = json!({"name": claim["name"], "namespace": claim["namespace"]});
+                xr["metadata"] = json!({"name": "dev-x7k2p"});
+            }
+            with_defaults(&schema(flavour)["spec"], &mut xr["spec"]);
+            let composite = Resource { resource: Some(object::encode(&xr)), ..Default::default() };
+            let request = RunFunctionRequest {
+                observed: Some(State { composite: Some(composite), ..Default::default() }),
+                input: Some(object::encode(&input)),
+                ..Default::default()
+            };
+            let response = run(request, SystemTime::now(), &FixedByteRandom { byte: 9 });
+            assert_eq!(response.results, [], "{path}");
+            assert!(response.desired.unwrap().resources.contains_key("vcluster"), "{path}");
+        }
+    }
+}
+
+#[test]
+fn both_definitions_are_of_one_thing() {
+    assert_eq!(schema("claim"), schema("namespaced"));
+}
+
+#[test]
+fn a_definitions_defaults_are_the_functions() {
+    let mut spec = json!({});
+    with_defaults(&schema("claim")["spec"], &mut spec);
+    let defaulted: Spec = serde_json::from_value(spec).unwrap();
+    assert_eq!(format!("{defaulted:?}"), format!("{:?}", Spec::default()));
+}
+
+/// Every field that a schema knows, each with something of its type: the function must know it too.
+fn filled(schema: &Value) -> Value {
+    if let Some(choice) = schema["enum"].as_array().and_then(|choices| choices.first()) {
+        return choice.clone();
+    }
+    match schema["type"].as_str() {
+        Some("object") => {
+            let properties = schema["properties"].as_object().cloned().unwrap_or_default();
+            Value::Object(
+                properties.iter().map(|(name, schema)| (name.clone(), filled(schema))).collect::<Map<_, _>>(),
+            )
+        }
+        Some("array") => json!([filled(&schema["items"])]),
+        Some("integer") => json!(1),
+        Some("boolean") => json!(true),
+        _ if schema["pattern"].as_str().is_some_and(|pattern| pattern.starts_with("^age1")) => {
+            json!("age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa")
+        }
+        // A length of time, and a name as good as any.
+        _ => json!("1m"),
+    }
+}
+
+#[test]
+fn a_definition_has_no_field_that_the_function_refuses() {
+    let spec = filled(&schema("claim")["spec"]);
+    let read: Result<Spec, _> = serde_json::from_value(spec.clone());
+    assert!(read.is_ok(), "{:?}: {spec}", read.err());
+    assert_eq!(spec.as_object().unwrap().len(), 6);
+}
