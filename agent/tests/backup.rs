@@ -140,6 +140,28 @@ async fn any_sqlite_file_can_be_backed_up() {
 }
 
 #[tokio::test]
+async fn an_object_is_decrypted_from_bucket_and_file_alike() {
+    let bench = Bench::new().await;
+    kine_shaped::create(&bench.path("state.db"), 20, 100).unwrap();
+    let key = bench.snapshot(&bench.path("state.db"), &["--prefix", "some/folder"]).await;
+    std::fs::copy(bench.s3.object(BUCKET, &key), bench.path("object.age")).unwrap();
+    let below = key.strip_prefix("some/folder/").unwrap();
+    for (object, name) in [(key.as_str(), "key.db"), (below, "below.db"), ("object.age", "file.db")] {
+        let args = ["decrypt", object, "--output", name, "--prefix", "some/folder"];
+        bench.run(&[&args[..], &["--identity-file", "key.txt"]].concat()).await.ended(0);
+        assert_holds(&bench.path(name), &kine_shaped::rows(&bench.path("state.db")).unwrap());
+        bench
+            .run(&[&args[..], &["--identity-file", "other.txt"]].concat())
+            .await
+            .refused(12, &[object, "is not encrypted to this identity"]);
+    }
+    bench
+        .run(&["decrypt", "no-such-object", "--identity-file", "key.txt"])
+        .await
+        .refused(10, &["no object no-such-object"]);
+}
+
+#[tokio::test]
 async fn a_passphrase_alone_is_enough() {
     let bench = Bench::new().await;
     kine_shaped::create(&bench.path("state.db"), 20, 100).unwrap();

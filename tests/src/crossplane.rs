@@ -155,8 +155,12 @@ fn without_chatter(printed: &str) -> String {
         let is_result = document.lines().any(|line| line == "kind: Result");
         is_result && !document.contains("Pipeline step")
     };
-    let documents = printed.split("---\n").filter(|document| !document.is_empty() && !chatter(document));
-    documents.map(|document| format!("---\n{document}")).collect()
+    let mut kept = String::new();
+    for document in printed.split("---\n").filter(|document| !document.is_empty() && !chatter(document)) {
+        kept.push_str("---\n");
+        kept.push_str(document);
+    }
+    kept
 }
 
 #[cfg(test)]

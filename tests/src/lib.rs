@@ -13,6 +13,7 @@ pub mod history;
 pub mod kine;
 pub mod kine_shaped;
 pub mod minio;
+pub mod pod;
 pub mod port;
 pub mod process;
 pub mod program;

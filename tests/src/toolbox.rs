@@ -13,11 +13,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
-/// A file with the answer of `cargo xtask tools --json`; `cargo xtask test` sets it. Without it each tool is
-/// asked for when it is first needed.
+/// A file with the answer of `cargo xtask tools --json`, and `{"NAME": {"missing": why}}` for what cannot be had;
+/// `cargo xtask test` sets it. Without it each tool is asked for when it is first needed.
 pub const TOOLS: &str = "VCB_TOOLS";
 /// A file to which a skipped test appends its line, `NAME<tab>reason`; `cargo xtask test` reads it.
 pub const SKIPPED: &str = "VCB_SKIPPED";
@@ -85,6 +85,9 @@ fn find(name: &str) -> Result<PathBuf> {
 
 fn of_answer(json: &[u8], name: &str) -> Result<PathBuf> {
     let tools: Value = serde_json::from_slice(json).context("cargo xtask tools wrote no JSON")?;
+    if let Some(why) = tools[name]["missing"].as_str() {
+        bail!("{why}");
+    }
     let path = tools[name]["path"].as_str().context("cargo xtask tools says why")?;
     Ok(path.into())
 }
@@ -111,8 +114,9 @@ mod tests {
 
     #[test]
     fn answers_name_paths() {
-        let answer = br#"{"kine":{"path":"/tools/kine","version":"v1"}}"#;
+        let answer = br#"{"kine": {"path": "/tools/kine", "version": "v1"}, "mc": {"missing": "no Go"}}"#;
         assert_eq!(of_answer(answer, "kine").ok(), Some(PathBuf::from("/tools/kine")));
+        assert!(of_answer(answer, "mc").is_err_and(|why| why.to_string() == "no Go"));
         assert!(of_answer(answer, "minio").is_err());
         assert!(of_answer(b"", "kine").is_err());
     }

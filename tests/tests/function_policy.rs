@@ -1,13 +1,17 @@
 //! The policy that the function emits, in a real MinIO: it lets the agent do its work in its own bucket, and
 //! nothing else anywhere.
 
+use std::path::Path;
+
 use anyhow::{Context as _, Result};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::SdkError;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use serde_json::{Value, json};
+use vcluster_backup_tests::agent::{self, Finished};
 use vcluster_backup_tests::crossplane::Rendering;
 use vcluster_backup_tests::function::Function;
+use vcluster_backup_tests::kine::Kine;
 use vcluster_backup_tests::minio::{Credentials, Minio};
 use vcluster_backup_tests::toolbox::Tools;
 use vcluster_backup_tests::vcluster::{self, FLAVOURS};
@@ -87,6 +91,42 @@ async fn multipart(client: &Client, bucket: &str, key: &str) -> Result<()> {
         1
     );
     client.abort_multipart_upload().bucket(bucket).key("given-up").upload_id(id).send().await?;
+    Ok(())
+}
+
+/// `snapshot` of the database into a bucket, with the user's credentials.
+async fn snapshot(minio: &Minio, user: &Credentials, bucket: &str, database: &Path) -> Result<Finished> {
+    let mut command = agent::command(["snapshot", "--recipient", vcluster::RECIPIENT])?;
+    command
+        .arg(format!("--endpoint={}", minio.endpoint()))
+        .arg(format!("--bucket={bucket}"))
+        .arg(format!("--database={}", database.display()))
+        .env("ACCESS_KEY", &user.access_key)
+        .env("SECRET_KEY", &user.secret_key);
+    agent::finish(command).await
+}
+
+#[tokio::test]
+async fn the_agent_runs_under_the_policy() -> Result<()> {
+    let Some(tools) = Tools::with(["minio", "mc", "crossplane", "crossplane-core", "kine"]) else {
+        return Ok(());
+    };
+    let folder = tempfile::tempdir()?;
+    let database = folder.path().join("state.db");
+    let kine = Kine::start(&tools, &database, None).await?;
+    kine.client().await?.create("/registry/configmaps/default/a", b"1").await?;
+    for flavour in FLAVOURS {
+        let minio = Minio::start(&tools).await?;
+        let (own, user) = provision(&minio, &storage(&tools, flavour).await?).await?;
+        minio.make_bucket("another-bucket").await?;
+        snapshot(&minio, &user, &own, &database).await?.ended(0)?;
+        let stored = minio.list(&own, "").await?;
+        assert!(stored.iter().any(|(key, _)| key.ends_with(".db.zst.age")), "{flavour}: {stored:?}");
+        // Its own credentials, another's bucket.
+        let refused = snapshot(&minio, &user, "another-bucket", &database).await?.ended(1)?;
+        assert!(refused.stderr.contains("another-bucket"), "{flavour}: {}", refused.stderr);
+        assert_eq!(minio.list("another-bucket", "").await?, []);
+    }
     Ok(())
 }
 

@@ -25,6 +25,9 @@ use crate::store::StoreError;
 /// How often what is waited for is looked for.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// The same for the identity: looking costs one look-up in a folder, and an outage ends with it.
+const KEY_PATIENCE: Duration = Duration::from_millis(200);
+
 /// A sound database does not wait longer for the bucket: kine may start.
 const GLANCE: Duration = Duration::from_secs(10);
 
@@ -167,7 +170,7 @@ async fn await_keys(settings: &Settings, place: &Place) -> anyhow::Result<Keys> 
             tracing::warn!(phase = "AwaitingKey", identity = %path.display(), "a restore waits for the identity");
             told = true;
         }
-        tokio::time::sleep(PATIENCE).await;
+        tokio::time::sleep(KEY_PATIENCE).await;
     }
     place.keys(settings).await?.ok_or_else(no_identity)
 }
