@@ -68,7 +68,7 @@ pub enum Command {
 #[derive(Args)]
 pub struct Run {
     /// Ship what is there and exit (for a CronJob)
-    #[arg(long)]
+    #[arg(long, env = "VCB_ONCE", value_parser = FalseyValueParser::new())]
     pub once: bool,
 }
 
@@ -102,7 +102,7 @@ pub struct Snapshot {
 #[derive(Args)]
 pub struct List {
     /// Print one JSON document
-    #[arg(long)]
+    #[arg(long, env = "VCB_JSON", value_parser = FalseyValueParser::new())]
     pub json: bool,
 }
 
@@ -120,22 +120,22 @@ pub struct Restore {
     #[arg(long, value_name = "ULID", env = "VCB_TIMELINE")]
     pub timeline: Option<Timeline>,
     /// Do nothing, successfully, if there is a database at the path
-    #[arg(long)]
+    #[arg(long, env = "VCB_IF_NOT_EXISTS", value_parser = FalseyValueParser::new())]
     pub if_not_exists: bool,
     /// Do nothing, successfully, if there is no backup
-    #[arg(long)]
+    #[arg(long, env = "VCB_IF_BACKUP_EXISTS", value_parser = FalseyValueParser::new())]
     pub if_backup_exists: bool,
     /// Replace the database at the path; it is kept as PATH.before-restore-TIME
-    #[arg(long)]
+    #[arg(long, env = "VCB_FORCE", value_parser = FalseyValueParser::new())]
     pub force: bool,
     /// Show what would be restored, from which objects
-    #[arg(long)]
+    #[arg(long, env = "VCB_DRY_RUN", value_parser = FalseyValueParser::new())]
     pub dry_run: bool,
     /// Refuse a bucket whose newest revision is below this one: it was rolled back
     #[arg(long, value_name = "REVISION", env = "VCB_EXPECT_AT_LEAST")]
     pub expect_at_least: Option<Revision>,
     /// Print one JSON document
-    #[arg(long)]
+    #[arg(long, env = "VCB_JSON", value_parser = FalseyValueParser::new())]
     pub json: bool,
 }
 
@@ -144,16 +144,16 @@ pub struct Restore {
 #[group(multiple = false)]
 pub struct Point {
     /// The newest point (the default)
-    #[arg(long)]
+    #[arg(long, env = "VCB_LATEST", value_parser = FalseyValueParser::new())]
     pub latest: bool,
     /// The newest point at or before this time
-    #[arg(long, value_name = "RFC3339")]
+    #[arg(long, env = "VCB_AT", value_name = "RFC3339")]
     pub at: Option<Moment>,
     /// This Kubernetes revision
-    #[arg(long, value_name = "N")]
+    #[arg(long, env = "VCB_REVISION", value_name = "N")]
     pub revision: Option<Revision>,
     /// The point pinned under this name
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, env = "VCB_PIN", value_name = "NAME")]
     pub pin: Option<PinName>,
 }
 
@@ -172,7 +172,7 @@ pub struct Decrypt {
 #[derive(Args)]
 pub struct Keygen {
     /// Print the identity that ENC_KEY unwraps from the bucket's keys/ instead of making one
-    #[arg(long)]
+    #[arg(long, env = "VCB_PASSPHRASE", value_parser = FalseyValueParser::new())]
     pub passphrase: bool,
 }
 
@@ -252,9 +252,9 @@ pub struct Common {
     /// text or json [default: text]
     #[arg(long, global = true, env = "VCB_LOG_FORMAT", value_enum)]
     pub log_format: Option<LogFormat>,
-    /// error, warn, info, debug or trace [default: info]
-    #[arg(long, global = true, env = "VCB_LOG_LEVEL")]
-    pub log_level: Option<String>,
+    /// How much is logged [default: info]
+    #[arg(long, global = true, env = "VCB_LOG_LEVEL", value_enum)]
+    pub log_level: Option<LogLevel>,
     /// Serve /metrics, /healthz, /readyz and /status here, as :8090 or 127.0.0.1:8090
     #[arg(long, global = true, env = "VCB_LISTEN", value_name = "ADDR", value_parser = listen)]
     #[serde(deserialize_with = "deserialize_listen")]
@@ -273,7 +273,7 @@ pub struct Common {
     pub shutdown_grace: Option<Duration>,
     /// Take a snapshot this often; a bare number counts minutes [default: 1h]
     #[arg(long, global = true, env = "BACKUP_INTERVAL", value_parser = span::parse_or_minutes, value_name = "SPAN")]
-    #[serde(deserialize_with = "span::deserialize")]
+    #[serde(deserialize_with = "span::deserialize_or_minutes")]
     pub snapshot_interval: Option<Duration>,
     /// Keep every revision restorable this far back from the newest capture [default: 7d]
     #[arg(long, global = true, env = "VCB_PITR_WINDOW", value_parser = span::parse, value_name = "SPAN")]
@@ -314,6 +314,28 @@ pub struct Common {
     pub adopt: Option<Adopt>,
 }
 
+/// How much is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// What needs someone.
+    Error,
+    /// What may need someone.
+    Warn,
+    /// What was done.
+    Info,
+    /// What was seen.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl Display for LogLevel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&format!("{self:?}").to_lowercase())
+    }
+}
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -331,7 +353,7 @@ fn secret(text: &str) -> Result<SecretString, std::convert::Infallible> {
 
 /// `:8090` listens on every address, as Go programs write it.
 fn listen(text: &str) -> Result<SocketAddr, String> {
-    let full = if text.starts_with(':') { format!("0.0.0.0{text}") } else { text.to_owned() };
+    let full = if text.starts_with(':') { format!("[::]{text}") } else { text.to_owned() };
     full.parse().map_err(|_| format!("'{text}' is not an address: write it as :8090 or 127.0.0.1:8090"))
 }
 

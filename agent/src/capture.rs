@@ -16,6 +16,7 @@ use crate::key::Recipients;
 use crate::object_name::{ObjectName, Prefix};
 use crate::pin::PinRequest;
 use crate::progress::Progress;
+use crate::scratch;
 use crate::signing::SigningKey;
 use crate::snapshot;
 use crate::store::{Metadata, PartWriter, Parts, Store, StoreError, parts};
@@ -139,7 +140,7 @@ impl<S: Store + Clone> Capture<S> {
             let copied = blocking(move || {
                 let folder = std::env::temp_dir();
                 let scratch = tempfile::Builder::new()
-                    .prefix("vcluster-backup-")
+                    .prefix(&scratch::prefix())
                     .tempfile_in(&folder)
                     .map_err(|source| CaptureError::Scratch { folder, source })?;
                 let mut database = lock(&shared);

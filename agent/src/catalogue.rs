@@ -6,7 +6,6 @@ use crate::clock::Moment;
 use crate::object_name::{ObjectName, Prefix, is_seed_object};
 use crate::pin::PinName;
 use crate::revision::Revision;
-use crate::store::Listed;
 use crate::timeline::Timeline;
 
 /// Everything under one prefix.
@@ -31,6 +30,17 @@ pub struct History {
     pub pins: BTreeMap<PinName, (Revision, Moment)>,
     /// Archives of the files beside the database.
     pub files: BTreeMap<Moment, Stored>,
+}
+
+/// An object as LIST tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// The full key.
+    pub key: String,
+    /// Bytes.
+    pub size: u64,
+    /// When the store took it.
+    pub modified: Option<Moment>,
 }
 
 /// An object's key and size.
@@ -91,7 +101,11 @@ impl Catalogue {
                 }
             }
             ObjectName::Pin { timeline, name, revision, captured } => {
-                self.history(timeline).pins.insert(name, (revision, captured));
+                // A name that was given twice means the later point.
+                let pin = self.history(timeline).pins.entry(name).or_insert((revision, captured));
+                if captured > pin.1 {
+                    *pin = (revision, captured);
+                }
             }
             ObjectName::Files { timeline, captured } => {
                 self.history(timeline).files.insert(captured, stored);

@@ -9,6 +9,7 @@ use crate::catalogue::RestorePoint;
 use crate::header::Owner;
 use crate::restore::plan::Target;
 use crate::revision::Revision;
+use crate::timeline::Timeline;
 
 /// When `ensure` restores without being asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -80,10 +81,22 @@ pub enum Volume {
 /// The newest backup in the bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Backup {
+    /// Its history.
+    pub timeline: Timeline,
     /// Whose it is; `None` if it does not say.
     pub owner: Option<Owner>,
     /// Its newest point.
     pub newest: RestorePoint,
+}
+
+impl Backup {
+    /// Whether it is this owner's: same name and uid; the same name alone if the uid is unknown on a side or `adopt`
+    /// says so. Without an owner of one's own, whatever is in the bucket is meant.
+    pub fn is_of(&self, owner: Option<&Owner>, adopt: Adopt) -> bool {
+        let (Some(owner), Some(other)) = (owner, &self.owner) else { return owner.is_none() };
+        let same_uid = owner.uid.is_none() || other.uid.is_none() || owner.uid == other.uid;
+        owner.name == other.name && (same_uid || adopt == Adopt::SameName)
+    }
 }
 
 /// What to do, and why in one sentence.
@@ -109,7 +122,7 @@ pub fn decide(
         let why = format!("restore {id} was asked for");
         return Decision::Restore(target, why);
     }
-    let ours = backup.filter(|backup| is_ours(backup, owner, rules.adopt));
+    let ours = backup.filter(|backup| backup.is_of(owner, rules.adopt));
     match (volume, ours) {
         (Volume::Empty, None) => Decision::Leave(match backup {
             None => {
@@ -170,14 +183,6 @@ fn told(backup: &Backup) -> String {
     format!("revision {} ({})", backup.newest.revision, backup.newest.captured)
 }
 
-/// Same name and uid; the same name alone if the uid is unknown on a side or `adopt` says so. Without an owner
-/// of one's own, whatever is in the bucket is meant.
-fn is_ours(backup: &Backup, owner: Option<&Owner>, adopt: Adopt) -> bool {
-    let (Some(owner), Some(other)) = (owner, &backup.owner) else { return owner.is_none() };
-    let same_uid = owner.uid.is_none() || other.uid.is_none() || owner.uid == other.uid;
-    owner.name == other.name && (same_uid || adopt == Adopt::SameName)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -186,7 +191,7 @@ mod tests {
 
     fn backup(owner: &str) -> Backup {
         let newest = RestorePoint { revision: Revision::from(100), captured: Moment::from_millis(0) };
-        Backup { owner: owner.parse().ok(), newest }
+        Backup { timeline: Timeline::open(Moment::from_millis(0)), owner: owner.parse().ok(), newest }
     }
 
     fn rules(cases: &[AutoRestore]) -> Rules {

@@ -11,6 +11,7 @@ use crate::keyring::KeyringError;
 use crate::replicator::ReplicatorError;
 use crate::restore::RestoreError;
 use crate::restore::assembly::AssemblyError;
+use crate::restore::placement::PlacementError;
 use crate::restore::plan::PlanError;
 use crate::settings::SettingsError;
 use crate::signing::KeyFormatError;
@@ -49,6 +50,9 @@ pub enum VerbError {
     /// A database is in the way.
     #[error("{0} exists: nothing was restored; --force replaces it and keeps it as {0}.before-restore-TIME")]
     TargetExists(String),
+    /// A file is in the way.
+    #[error("{0} exists: it was left as it is; remove it, or choose another --output")]
+    Occupied(String),
     /// The bucket holds less than it must.
     #[error(
         "the newest revision in the bucket is {newest}, expected at least {expected}: the bucket was rolled back, or it is another cluster's; nothing was restored"
@@ -107,6 +111,7 @@ fn classify(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if let Some(error) = cause.downcast_ref::<RestoreError>() {
         return Some(match error {
             RestoreError::Assembly(error) => of_assembly(error),
+            RestoreError::Placement(PlacementError::Appeared(_)) => Exit::TargetExists,
             RestoreError::Placement(_) => Exit::Failed,
         });
     }
@@ -131,7 +136,7 @@ fn classify(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
 
 fn of_verb(error: &VerbError) -> Exit {
     match error {
-        VerbError::TargetExists(_) => Exit::TargetExists,
+        VerbError::TargetExists(_) | VerbError::Occupied(_) => Exit::TargetExists,
         VerbError::RolledBack { .. } => Exit::WrongKey,
         VerbError::NoIdentity | VerbError::Usage(_) => Exit::Usage,
         VerbError::Nothing(_) => Exit::NothingToRestore,
@@ -167,7 +172,7 @@ fn of_assembly(error: &AssemblyError) -> Exit {
     match error {
         AssemblyError::Store(error) => of_store(error),
         AssemblyError::Object { source, .. } => of_open(source),
-        AssemblyError::Seed { .. } => Exit::WrongKey,
+        AssemblyError::Seed { .. } | AssemblyError::Implausible { .. } => Exit::WrongKey,
         _ => Exit::Failed,
     }
 }

@@ -33,27 +33,27 @@ pub async fn recipients<S: Store>(
 ) -> Result<Recipients, KeyringError> {
     if let Some(passphrase) = passphrase {
         let known = wrapped(store, prefix).await?;
-        let identity = if known.is_empty() {
-            wrap_new(store, prefix, passphrase).await?
+        let identities = if known.is_empty() {
+            vec![wrap_new(store, prefix, passphrase).await?]
         } else {
-            unwrap_any(store, &known, passphrase).await?
+            unwrap_all(store, &known, passphrase).await?
         };
-        named.push(identity.to_public().to_string());
+        named.extend(identities.iter().map(|identity| identity.to_public().to_string()));
     }
     Ok(Recipients::parse(&named)?)
 }
 
-/// The identity that `passphrase` opens; `None` if the bucket keeps none.
+/// The identities that `passphrase` opens; none if the bucket keeps none.
 pub async fn unwrapped<S: Store>(
     store: &S,
     prefix: &Prefix,
     passphrase: &SecretString,
-) -> Result<Option<Identity>, KeyringError> {
+) -> Result<Vec<Identity>, KeyringError> {
     let known = wrapped(store, prefix).await?;
-    if known.is_empty() { Ok(None) } else { unwrap_any(store, &known, passphrase).await.map(Some) }
+    if known.is_empty() { Ok(Vec::new()) } else { unwrap_all(store, &known, passphrase).await }
 }
 
-/// What opens objects: the identities at hand, else the one that `passphrase` opens.
+/// What opens objects: the identities at hand, else those that `passphrase` opens.
 pub async fn identities<S: Store>(
     store: &S,
     prefix: &Prefix,
@@ -62,7 +62,10 @@ pub async fn identities<S: Store>(
 ) -> Result<Option<Identities>, KeyringError> {
     match (at_hand, passphrase) {
         (Some(identities), _) => Ok(Some(identities)),
-        (None, Some(passphrase)) => Ok(unwrapped(store, prefix, passphrase).await?.map(Identities::from)),
+        (None, Some(passphrase)) => {
+            let identities = unwrapped(store, prefix, passphrase).await?;
+            Ok((!identities.is_empty()).then(|| Identities::from(identities)))
+        }
         (None, None) => Ok(None),
     }
 }
@@ -72,33 +75,35 @@ async fn wrapped<S: Store>(store: &S, prefix: &Prefix) -> Result<Vec<(String, St
     Ok(Catalogue::new(prefix, &listed).wrapped_identities)
 }
 
-/// The first identity that opens: after a change of passphrase the bucket keeps the old ones too.
-async fn unwrap_any<S: Store>(
+/// Every identity that opens, at least one: after a change of passphrase the bucket keeps the old ones too, and two
+/// agents that start at once may each have made one.
+async fn unwrap_all<S: Store>(
     store: &S,
     known: &[(String, Stored)],
     passphrase: &SecretString,
-) -> Result<Identity, KeyringError> {
-    let mut refusal = None;
+) -> Result<Vec<Identity>, KeyringError> {
+    let (mut identities, mut refusal) = (Vec::new(), KeyError::NoRecipient);
     for (recipient, stored) in known {
-        let mut object = store.get(&stored.key).await?;
+        let object = store.get(&stored.key).await?;
         let (recipient, key, passphrase) = (recipient.clone(), stored.key.clone(), passphrase.clone());
         let opened = blocking(move || {
             let mut bytes = Vec::new();
             // What is no wrapped identity is not read to its end.
-            object
-                .by_ref()
-                .take(1 << 16)
-                .read_to_end(&mut bytes)
-                .map_err(|source| KeyError::Read { path: key.clone(), source })?;
-            passphrase::unwrap(&key, &recipient, &bytes, &passphrase)
+            object.take(1 << 16).read_to_end(&mut bytes).map_err(|error| StoreError::Unreachable {
+                operation: "read",
+                object: key.clone(),
+                endpoint: "the bucket".to_owned(),
+                cause: error.to_string(),
+            })?;
+            Ok::<_, StoreError>(passphrase::unwrap(&key, &recipient, &bytes, &passphrase))
         })
-        .await;
+        .await?;
         match opened {
-            Ok(identity) => return Ok(identity),
-            Err(error) => refusal = Some(error),
+            Ok(identity) => identities.push(identity),
+            Err(error) => refusal = error,
         }
     }
-    Err(refusal.unwrap_or(KeyError::NoRecipient).into())
+    if identities.is_empty() { Err(refusal.into()) } else { Ok(identities) }
 }
 
 async fn wrap_new<S: Store>(

@@ -4,12 +4,12 @@
 //! encrypted, to S3 without ever blocking kine, and brings it back.
 //!
 //! Modules, each using only those above it:
-//! - values, no I/O: [`revision`], [`clock`], [`span`], [`timeline`], [`pin`], [`object_name`], [`signing`], [`header`],
+//! - values: [`cause`], [`revision`], [`clock`], [`span`], [`timeline`], [`pin`], [`object_name`], [`signing`], [`header`],
 //!   [`key`], [`envelope`], [`snapshot`], [`catalogue`], [`retention`]
-//! - ports: [`store`] (S3), [`database`] (SQLite), [`metrics`], [`status`]
+//! - ports: [`store`] (S3), [`database`] (SQLite), [`scratch`], [`metrics`], [`status`], [`progress`]
 //! - work: [`continuity`], [`keyring`], [`capture`], [`replicator`], [`restore`], [`ensure`]
 //! - edge: [`args`] (as typed), [`seed_args`], [`settings`] (resolved), [`commands`], [`listen`],
-//!   [`progress`], [`telemetry`], [`shutdown`], [`error`] (exit codes)
+//!   [`telemetry`], [`shutdown`], [`error`] (exit codes)
 
 #![forbid(unsafe_code)]
 
@@ -36,6 +36,7 @@ pub mod replicator;
 pub mod restore;
 pub mod retention;
 pub mod revision;
+pub mod scratch;
 pub mod seed_args;
 pub mod settings;
 pub mod shutdown;

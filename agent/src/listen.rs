@@ -1,5 +1,8 @@
 //! **Being watched**: `/metrics`, `/healthz`, `/readyz` and `/status` over HTTP.
 
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
 use anyhow::Context as _;
 use axum::Router;
 use axum::extract::State;
@@ -20,6 +23,19 @@ pub struct Watched {
     pub metrics: Metrics,
     /// The replicator's word.
     pub status: watch::Receiver<Status>,
+    /// With an older change than this still to ship, the agent is not ready.
+    pub lag_limit: Duration,
+}
+
+/// Listens; `[::]` means every address, also where there is no IPv6.
+pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let bound = match TcpListener::bind(address).await {
+        Err(_) if address.ip() == Ipv6Addr::UNSPECIFIED => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        bound => bound,
+    };
+    bound.with_context(|| format!("cannot listen on {address}: correct --listen, or end what listens there"))
 }
 
 /// Serves until `stop`.
@@ -44,10 +60,15 @@ async fn metrics(State(watched): State<Watched>) -> impl IntoResponse {
 /// Ready once the first sync is done and as long as the last one succeeded.
 async fn ready(State(watched): State<Watched>) -> impl IntoResponse {
     let status = watched.status.borrow();
-    if status.last_success.is_some() && status.phase == Phase::Replicating {
+    let keeps_up = status.lag_seconds <= watched.lag_limit.as_secs_f64();
+    if status.last_success.is_some() && status.phase == Phase::Replicating && keeps_up {
         return (StatusCode::OK, "ready\n".to_owned());
     }
-    let reason = if status.message.is_empty() { "the first sync is not done" } else { &status.message };
+    let reason = match (status.message.as_str(), keeps_up) {
+        ("", true) => "the first sync is not done",
+        ("", false) => "the bucket is too far behind the database",
+        (message, _) => message,
+    };
     (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n"))
 }
 

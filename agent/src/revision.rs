@@ -39,6 +39,11 @@ impl Revision {
     }
 }
 
+/// Text that is no revision.
+#[derive(Debug, thiserror::Error)]
+#[error("'{0}' is not a revision: it is a whole number, as resourceVersion shows it")]
+pub struct NotARevision(String);
+
 impl From<u64> for Revision {
     fn from(number: u64) -> Self {
         Self(number)
@@ -53,9 +58,12 @@ impl fmt::Display for Revision {
 }
 
 impl FromStr for Revision {
-    type Err = std::num::ParseIntError;
+    type Err = NotARevision;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.parse().map(Self)
+        match text.parse() {
+            Ok(number) if i64::try_from(number).is_ok() => Ok(Self(number)),
+            _ => Err(NotARevision(text.to_owned())),
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::http::Uri;
 use secrecy::SecretString;
 
-use crate::args::{Common, Ensure, LogFormat};
+use crate::args::{Common, Ensure, LogFormat, LogLevel};
 use crate::ensure::{Adopt, AutoRestore, OnUnreachable, Rules};
 use crate::header::Owner;
 use crate::key::{self, KeyError, Recipients};
@@ -197,9 +197,14 @@ impl Settings {
         Ok(Some(SigningKey::parse(&text)?))
     }
 
+    /// Whose signature was asked for by name.
+    pub fn pinned_signer(&self) -> Option<Signer> {
+        self.joined.signer
+    }
+
     /// Whose signature objects must bear: as pinned, else that of the signing key at hand.
     pub fn signer(&self) -> Result<Option<Signer>, SettingsError> {
-        if let Some(signer) = self.joined.signer {
+        if let Some(signer) = self.pinned_signer() {
             return Ok(Some(signer));
         }
         Ok(self.signing_key()?.map(|key| key.signer()))
@@ -216,8 +221,8 @@ impl Settings {
     }
 
     /// Which log lines are written.
-    pub fn log_level(&self) -> &str {
-        self.joined.log_level.as_deref().unwrap_or("info")
+    pub fn log_level(&self) -> LogLevel {
+        self.joined.log_level.unwrap_or(LogLevel::Info)
     }
 
     /// Whether every S3 request is logged.
@@ -298,7 +303,8 @@ fn read_config(path: &Path) -> Result<Common, SettingsError> {
     if text.trim().is_empty() {
         return Ok(Common::default());
     }
-    serde_saphyr::from_str(&text)
+    // Without the lines around a mistake: they may hold keys.
+    serde_saphyr::from_str_with_options(&text, serde_saphyr::options! { with_snippet: false })
         .map_err(|error| SettingsError::Config { path: path.to_owned(), problem: error.to_string() })
 }
 

@@ -147,7 +147,7 @@ mod tests {
         Sealed {
             name: ObjectName::Snapshot { timeline, revision, captured },
             object,
-            identities: Identities::from(identity),
+            identities: Identities::from(vec![identity]),
             signer: key('A').signer(),
         }
     }
@@ -203,7 +203,7 @@ mod tests {
         let ObjectName::Snapshot { timeline, captured, .. } = sealed.name else { unreachable!() };
         sealed.name = ObjectName::Snapshot { timeline, revision: Revision::from(8), captured };
         assert!(matches!(reopen(&sealed, &sealed.object, None), Err(OpenError::Swapped { .. })));
-        sealed.identities = Identities::from(age::x25519::Identity::generate());
+        sealed.identities = Identities::from(vec![age::x25519::Identity::generate()]);
         assert!(matches!(reopen(&sealed, &sealed.object, None), Err(OpenError::WrongIdentity)));
     }
 }

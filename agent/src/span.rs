@@ -28,6 +28,14 @@ pub fn parse_or_minutes(text: &str) -> Result<Duration, NotASpan> {
 /// Reads a span in a configuration file.
 pub fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     let text: Option<String> = serde::Deserialize::deserialize(deserializer)?;
+    text.map(|text| parse(&text).map_err(serde::de::Error::custom)).transpose()
+}
+
+/// As [`deserialize`]; a bare number counts minutes.
+pub fn deserialize_or_minutes<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Duration>, D::Error> {
+    let text: Option<String> = serde::Deserialize::deserialize(deserializer)?;
     text.map(|text| parse_or_minutes(&text).map_err(serde::de::Error::custom)).transpose()
 }
 

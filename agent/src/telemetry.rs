@@ -4,10 +4,10 @@ use std::io::IsTerminal as _;
 
 use tracing_subscriber::EnvFilter;
 
-use crate::args::LogFormat;
+use crate::args::{LogFormat, LogLevel};
 
 /// Starts logging. With `trace_s3` the SDK's own request log is let through: it shows no credentials.
-pub fn start(format: LogFormat, level: &str, trace_s3: bool) {
+pub fn start(format: LogFormat, level: LogLevel, trace_s3: bool) {
     let mut filter = EnvFilter::new(format!("warn,vcluster_backup={level}"));
     if trace_s3 {
         for directive in ["aws_smithy_runtime::client::orchestrator=debug", "hyper_util=debug"] {

@@ -58,10 +58,23 @@ async fn a_snapshot_under_compaction_is_one_moment() {
     let load = Load::start(&database, 400, 500, true);
     until("writing", || load.acknowledged().len() > 600).await;
     for round in 0..5 {
+        let acknowledged = load.acknowledged();
         bench.snapshot(&database, &[]).await;
         let name = format!("out-{round}.db");
         bench.restore(&name, &[]).await.ended(0);
         let restored = Connection::open(bench.path(&name)).unwrap();
+        let newest: std::collections::BTreeMap<_, _> =
+            acknowledged.iter().map(|(revision, (key, value))| (key, (revision, value))).collect();
+        for (key, (revision, value)) in newest {
+            let (id, found): (i64, Vec<u8>) = restored
+                .query_row(
+                    "SELECT id, value FROM kine WHERE name = ?1 ORDER BY id DESC LIMIT 1",
+                    [key],
+                    |row| Ok((row.get(0)?, row.get(1)?)),
+                )
+                .unwrap();
+            assert!(id > *revision || (id == *revision && found == *value), "{key} at {revision}");
+        }
         assert_eq!(kine_shaped::integrity(&bench.path(&name)).unwrap(), "ok");
         let superseded_below_compaction: i64 = restored
             .query_row(
@@ -147,13 +160,14 @@ async fn an_object_is_decrypted_from_bucket_and_file_alike() {
     std::fs::copy(bench.s3.object(BUCKET, &key), bench.path("object.age")).unwrap();
     let below = key.strip_prefix("some/folder/").unwrap();
     for (object, name) in [(key.as_str(), "key.db"), (below, "below.db"), ("object.age", "file.db")] {
-        let args = ["decrypt", object, "--output", name, "--prefix", "some/folder"];
-        bench.run(&[&args[..], &["--identity-file", "key.txt"]].concat()).await.ended(0);
-        assert_holds(&bench.path(name), &kine_shaped::rows(&bench.path("state.db")).unwrap());
+        let args = ["decrypt", object, "--prefix", "some/folder", "--output", name, "--identity-file"];
         bench
-            .run(&[&args[..], &["--identity-file", "other.txt"]].concat())
+            .run(&[&args[..], &["other.txt"]].concat())
             .await
             .refused(12, &[object, "is not encrypted to this identity"]);
+        assert!(!bench.path(name).exists());
+        bench.run(&[&args[..], &["key.txt"]].concat()).await.ended(0);
+        assert_holds(&bench.path(name), &kine_shaped::rows(&bench.path("state.db")).unwrap());
     }
     bench
         .run(&["decrypt", "no-such-object", "--identity-file", "key.txt"])
@@ -260,6 +274,45 @@ async fn run_ships_changes_and_pins_reads_its_settings_again_and_ships_the_last_
     let timelines =
         bench.run(&["list", "--json"]).await.ended(0).json()["timelines"].as_array().unwrap().len();
     assert_eq!(timelines, 1);
+}
+
+/// A bucket that accepts connections and never answers: the kubelet gives a pod 15 seconds.
+#[tokio::test]
+async fn told_to_stop_it_stops_in_time_whatever_the_bucket_does() {
+    let bench = Bench::new().await;
+    kine_shaped::create(&bench.path("state.db"), 10, 10).unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let (seen, mut asked) = tokio::sync::mpsc::channel(100);
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let _ = seen.send(socket).await;
+        }
+    });
+    let recipient = bench.recipient();
+    let args = ["run", "--database", "state.db", "--recipient", &recipient, "--shutdown-grace", "2s"];
+    let agent = Process::start("agent", bench.command(&args).env("ENDPOINT", endpoint)).unwrap();
+    let socket = asked.recv().await;
+    assert!(socket.is_some());
+    let begin = Instant::now();
+    assert_eq!(agent.stop(Duration::from_secs(10)).await.unwrap().code(), Some(1));
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+}
+
+/// The same name for a later point means the later one.
+#[tokio::test]
+async fn a_pin_that_is_given_twice_is_the_later_point() {
+    let bench = Bench::new().await;
+    let database = bench.path("state.db");
+    // 1000 has one digit more than 999: the names of pins sort the other way round.
+    kine_shaped::create(&database, 990, 10).unwrap();
+    bench.snapshot(&database, &["--name", "nightly"]).await;
+    let load = Load::start(&database, 200, 10, false);
+    until("writing", || load.acknowledged().len() > 20).await;
+    let rows = load.stop().unwrap();
+    bench.snapshot(&database, &["--name", "nightly"]).await;
+    bench.restore("out.db", &["--pin", "nightly"]).await.ended(0);
+    assert_holds(&bench.path("out.db"), &rows);
 }
 
 /// Nothing new, nothing uploaded; a restart goes on the same timeline.

@@ -88,7 +88,7 @@ async fn an_empty_volume_waits_for_the_bucket() {
     let tried = |log: String| log.matches("could bury a backup").count();
     let log = waiting.log_file();
     waiting
-        .until("trying again", Duration::from_secs(60), async || {
+        .until("trying again", Duration::from_mins(1), async || {
             tried(std::fs::read_to_string(&log).unwrap_or_default()) >= 2
         })
         .await
@@ -97,6 +97,63 @@ async fn an_empty_volume_waits_for_the_bucket() {
     assert_eq!(waiting.stop(Duration::from_secs(5)).await.unwrap().code(), Some(1));
     let finished = bench.ensure(&["--on-unreachable", "start", "--endpoint", away]).await.ended(0);
     assert!(finished.stdout.contains("starts empty"), "{}", finished.stdout);
+}
+
+/// Starting empty may be allowed; starting on a damaged database never is.
+#[tokio::test]
+async fn a_damaged_database_is_never_started_on() {
+    let bench = Bench::with_backup().await;
+    std::fs::write(bench.path("volume/state.db"), "garbage").unwrap();
+    let args = ["ensure", "--database", "volume/state.db", "--on-unreachable", "start"];
+    let away = "http://127.0.0.1:1";
+    let mut waiting = Process::start("ensure", bench.command(&args).env("ENDPOINT", away)).unwrap();
+    let log = waiting.log_file();
+    waiting
+        .until("trying again", Duration::from_mins(1), async || {
+            std::fs::read_to_string(&log).unwrap_or_default().contains("it is tried again")
+        })
+        .await
+        .unwrap();
+    assert_eq!(waiting.stop(Duration::from_secs(5)).await.unwrap().code(), Some(1));
+}
+
+/// A snapshot that someone took by hand, without saying whose it is, must not hide the sidecar's.
+#[tokio::test]
+async fn this_owners_backup_is_found_below_anothers() {
+    let bench = Bench::with_backup().await;
+    kine_shaped::create(&bench.path("other.db"), 5, 10).unwrap();
+    bench.snapshot(&bench.path("other.db"), &[]).await;
+    bench.snapshot(&bench.path("other.db"), &["--owner", "vcluster-team-b-x/x/uid"]).await;
+    bench.ensure(&[]).await.ended(0);
+    assert!(bench.is_back());
+}
+
+/// Clients have seen more than the bucket has: the revision goes on above that too.
+#[tokio::test]
+async fn a_restore_over_a_newer_database_goes_on_above_it() {
+    let bench = Bench::with_backup().await;
+    kine_shaped::create(&bench.path("volume/state.db"), 5000, 10).unwrap();
+    std::fs::write(bench.path("config.yaml"), "restore: {id: back, latest: true}\n").unwrap();
+    bench.ensure(&["--config", "config.yaml"]).await.ended(0);
+    let restored = rusqlite::Connection::open(bench.path("volume/state.db")).unwrap();
+    let highest: i64 = restored.query_row("SELECT max(id) FROM kine", [], |row| row.get(0)).unwrap();
+    assert_eq!(highest, 5001 + 1000);
+}
+
+/// Whatever is wrong with the way to the bucket, a sound control plane starts.
+#[tokio::test]
+async fn a_whole_database_starts_without_the_bucket() {
+    let bench = Bench::with_backup().await;
+    kine_shaped::create(&bench.path("volume/state.db"), 50, 10).unwrap();
+    for flags in [
+        ["--endpoint", "http://127.0.0.1:1"],
+        ["--endpoint", "no url"],
+        ["--bucket", "no-such-bucket"],
+        ["--ca-file", "missing.pem"],
+    ] {
+        let finished = bench.ensure(&flags).await.ended(0);
+        assert!(finished.stdout.contains("left as it is"), "{flags:?}: {}", finished.stdout);
+    }
 }
 
 #[tokio::test]

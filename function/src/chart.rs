@@ -1,8 +1,13 @@
 //! The vcluster **chart**: which generations can carry the backup, and which of their settings cannot.
 
+use serde_json::{Map, Value};
+
+use crate::condition::{Kind, Reason};
 use crate::fatal::Fatal;
 use crate::values::Values;
 
+/// First chart with today's layout of values, and with a schema for them.
+const LAYOUT: (u64, u64) = (0, 20);
 /// First chart with `sidecarContainers` and `initContainers` (loft-sh/vcluster#3260).
 const SIDECARS: (u64, u64) = (0, 30);
 /// First chart without the k3s distro (loft-sh/vcluster#3595).
@@ -49,6 +54,22 @@ pub enum Distro {
     K3s,
 }
 
+/// Checks that what a claim may not set can be told from the rest; `field` names the version.
+pub fn check_layout(field: &str, version: &Version, user: &Map<String, Value>) -> Result<(), Fatal> {
+    if version.release >= LAYOUT || user.is_empty() {
+        return Ok(());
+    }
+    Err(Fatal::new(
+        field,
+        format_args!(
+            "spec.values of chart {} have another layout, which the platform's policy does not know",
+            version.text
+        ),
+        "use 0.20.0 or newer, or take spec.values out",
+    )
+    .shown_as(Kind::ClusterReady, Reason::ValueDenied))
+}
+
 /// Checks that a backup can work with this chart and these values; `field` names the version.
 pub fn check_backup(field: &str, version: &Version, values: &Values) -> Result<Distro, Fatal> {
     if version.release < SIDECARS {
@@ -67,7 +88,7 @@ fn check_store(values: &Values) -> Result<(), Fatal> {
     let refuse =
         |path: &[&str], cause: &str, way_out: &str| Err(Fatal::new(values.field(path), cause, way_out));
     let replicas = path(STATEFUL_SET, &["highAvailability", "replicas"]);
-    if values.at(&replicas).and_then(serde_json::Value::as_f64).is_some_and(|replicas| replicas > 1.0) {
+    if values.at(&replicas).and_then(Value::as_f64).is_some_and(|replicas| replicas > 1.0) {
         return refuse(
             &replicas,
             "more than one replica needs another store than the SQLite file that is backed up",
@@ -90,7 +111,7 @@ fn check_store(values: &Values) -> Result<(), Fatal> {
         }
     }
     let source = path(BACKING_STORE, &["database", "embedded", "dataSource"]);
-    if values.at(&source).and_then(serde_json::Value::as_str).is_some_and(|text| !text.is_empty()) {
+    if values.at(&source).and_then(Value::as_str).is_some_and(|text| !text.is_empty()) {
         return refuse(
             &source,
             "it moves the database to where the backup does not look",
@@ -98,7 +119,10 @@ fn check_store(values: &Values) -> Result<(), Fatal> {
         );
     }
     let claim = path(STATEFUL_SET, &["persistence", "volumeClaim", "enabled"]);
-    if values.at(&claim).is_some_and(|value| value == false || value == "false") {
+    // Templates of one's own are volumes whatever that says (the chart's _persistence.tpl).
+    let templates = values.at(&path(STATEFUL_SET, &["persistence", "volumeClaimTemplates"]));
+    let has_templates = templates.and_then(Value::as_array).is_some_and(|templates| !templates.is_empty());
+    if !has_templates && values.at(&claim).is_some_and(|value| value == false || value == "false") {
         return refuse(
             &claim,
             "without a volume the database is gone with its pod",
@@ -128,7 +152,7 @@ fn check_distro(version: &Version, values: &Values) -> Result<Distro, Fatal> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use serde_json::{Map, Value, json};
+    use serde_json::json;
 
     use super::*;
 
@@ -141,10 +165,15 @@ mod tests {
 
     #[test]
     fn versions_are_read_as_people_write_them() {
-        for (text, plain) in [("0.36.1", "0.36.1"), ("v0.30.0", "0.30.0"), ("0.37.0-rc.1", "0.37.0-rc.1")] {
+        for (text, plain) in [
+            ("0.36.1", "0.36.1"),
+            ("v0.30.0", "0.30.0"),
+            ("0.37.0-rc.1", "0.37.0-rc.1"),
+            (" 0.36.1\n", "0.36.1"),
+        ] {
             assert_eq!(Version::parse("f", text).unwrap().as_str(), plain);
         }
-        for text in ["", "latest", "0.36", ">=0.30.0", "0.36.x", "0.36.1 "].into_iter().take(5) {
+        for text in ["", "latest", "0.36", ">=0.30.0", "0.36.x", "0.36. 1"] {
             assert!(Version::parse("f", text).is_err(), "{text}");
         }
     }
@@ -190,6 +219,12 @@ mod tests {
                 "statefulSet.persistence.volumeClaim.enabled",
                 json!({"statefulSet": {"persistence": {"volumeClaim": {"enabled": false}}}}),
             ),
+            (
+                "statefulSet.persistence.volumeClaim.enabled",
+                json!({"statefulSet": {"persistence": {
+                    "volumeClaim": {"enabled": false}, "volumeClaimTemplates": [],
+                }}}),
+            ),
             ("distro.k0s.enabled", json!({"distro": {"k0s": {"enabled": true}}})),
         ] {
             let message = check("0.36.1", json!({"controlPlane": values})).unwrap_err();
@@ -200,5 +235,23 @@ mod tests {
             "backingStore": {"database": {"embedded": {"enabled": true}}},
         }});
         assert_eq!(check("0.36.1", fine), Ok(Distro::K8s));
+        let templates = json!({"controlPlane": {"statefulSet": {"persistence": {
+            "volumeClaim": {"enabled": false}, "volumeClaimTemplates": [{"metadata": {"name": "data"}}],
+        }}}});
+        assert_eq!(check("0.36.1", templates), Ok(Distro::K8s));
+    }
+
+    #[test]
+    fn values_of_another_layout_are_refused() {
+        let check = |version: &str, values: Value| {
+            let version = Version::parse("spec.version", version).unwrap();
+            check_layout("spec.version", &version, values.as_object().unwrap())
+        };
+        let values = json!({"rbac": {}});
+        let fatal = check("0.19.9", values.clone()).unwrap_err();
+        assert!(fatal.to_string().starts_with("spec.version: "), "{fatal}");
+        assert_eq!(fatal.reason(), Reason::ValueDenied);
+        assert!(check("0.19.9", json!({})).is_ok());
+        assert!(check("0.20.0", values).is_ok());
     }
 }

@@ -44,6 +44,7 @@ pub enum Reason {
     Refused,
     // CredentialsReady
     Resolving,
+    IdentityTaken,
     IdentityIssued,
     AwaitingNamespace,
     AwaitingStorageSecret,
@@ -73,6 +74,7 @@ pub enum Reason {
     Installing,
     InstallFailed,
     Installed,
+    AwaitingBackup,
     ValueDenied,
     ValueOverridden,
     NamespaceDenied,

@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use crate::names::Place;
+use crate::restore::Restore;
 use crate::xr::{Adopt, Spec, When};
 
 /// The file, sorted by key.
-fn file(spec: &Spec) -> String {
+fn file(spec: &Spec, restore: Option<&Restore>) -> String {
     let backup = &spec.backup;
     let retention = &backup.retention;
     let pins: Vec<Value> = backup
@@ -51,7 +52,7 @@ fn file(spec: &Spec) -> String {
         ("autoRestore", json!(when)),
         ("adopt", json!(adopt)),
     ]);
-    if let Some(restore) = &spec.restore {
+    if let Some(restore) = restore {
         settings.insert("restore", restore.config());
     }
     // Each value in JSON, which is YAML: nothing that a user typed can be read as anything but text.
@@ -59,9 +60,9 @@ fn file(spec: &Spec) -> String {
     lines.concat()
 }
 
-/// The ConfigMap; `certificate` is what the server's certificate is checked against.
-pub fn config_map(place: &Place, spec: &Spec, certificate: Option<&str>) -> Value {
-    let mut data = Map::from_iter([("config.yaml".to_owned(), json!(file(spec)))]);
+/// The ConfigMap; `restore` is still to be done, `certificate` is what the server's certificate is checked against.
+pub fn config_map(place: &Place, spec: &Spec, restore: Option<&Restore>, certificate: Option<&str>) -> Value {
+    let mut data = Map::from_iter([("config.yaml".to_owned(), json!(file(spec, restore)))]);
     if let Some(certificate) = certificate {
         data.insert("ca.crt".into(), json!(certificate));
     }
@@ -86,7 +87,7 @@ mod tests {
             "restore": {"id": "a: b # \"c\"", "revision": 7},
         }))
         .unwrap();
-        let text = file(&spec);
+        let text = file(&spec, spec.restore.as_ref());
         let keys: Vec<&str> = text.lines().filter_map(|line| line.split(':').next()).collect();
         assert!(keys.is_sorted(), "{text}");
         let read: Value = serde_saphyr::from_str(&text).unwrap();
@@ -100,5 +101,6 @@ mod tests {
             (&json!(["empty", "behind"]), &json!("same-name"))
         );
         assert_eq!((&read["syncInterval"], &read["keepLast"]), (&json!("1s"), &json!(3)));
+        assert!(!file(&spec, None).contains("restore:"));
     }
 }

@@ -19,16 +19,19 @@ pub struct Fatal {
 impl Fatal {
     /// Refuses `field`. Neither text may hold a value that could be secret.
     pub fn new(field: impl fmt::Display, cause: impl fmt::Display, way_out: impl fmt::Display) -> Self {
+        let field = field.to_string();
+        let condition = if field.starts_with("spec.restore") { Kind::Restored } else { Kind::ClusterReady };
         Self {
-            field: field.to_string(),
+            field,
             cause: cause.to_string(),
             way_out: way_out.to_string(),
-            condition: Kind::ClusterReady,
+            condition,
             reason: Reason::Refused,
         }
     }
 
-    /// Which condition turns false, and for what reason; `ClusterReady`, `Refused` unless said.
+    /// Which condition turns false, and for what reason; unless said `Refused`, of `Restored` for what is in
+    /// `spec.restore`, of `ClusterReady` for all else.
     #[must_use]
     pub fn shown_as(self, condition: Kind, reason: Reason) -> Self {
         Self { condition, reason, ..self }
@@ -63,5 +66,6 @@ mod tests {
             "spec.version: chart 0.29.1 cannot carry the sidecar; use 0.30.0 or newer"
         );
         assert_eq!((fatal.condition(), fatal.reason()), (Kind::ClusterReady, Reason::Refused));
+        assert_eq!(unsupported("spec.restore.from", "leave it out").condition(), Kind::Restored);
     }
 }

@@ -14,7 +14,7 @@ use crate::input::Input;
 use crate::names::{Names, key, required};
 use crate::release::Release;
 use crate::report::Report;
-use crate::request::Request;
+use crate::request::{Request, Required};
 use crate::response::Response;
 use crate::status::{self, Facts};
 use crate::storage::{self, Access, Certificate};
@@ -51,13 +51,15 @@ fn answer(
         let message = "Backup is switched off: nothing is captured. Set spec.backup.enabled to true.";
         health = Condition::no(Kind::BackupHealthy, Reason::Disabled, message);
     }
-    response.set_condition(health.clone());
+    // A refusal may come before Crossplane has fetched the report (up to v2.3): what was known of the agent stays.
+    if !matches!(request.required(required::REPORT), Required::Unresolved) {
+        response.set_condition(health.clone());
+    }
 
     let release = Release::of(&subject)?;
     if release.is_asleep() && subject.wanted() == Wanted::On {
         let message = "The vcluster is scaled to zero; nothing changes.";
         health = Condition::unknown(Kind::BackupHealthy, Reason::Asleep, message);
-        response.set_condition(health.clone());
     }
     let access = Access::of(&subject)?;
     storage::compose(&subject, &access, response)?;
@@ -67,13 +69,14 @@ fn answer(
         let credentials = Credentials::resolve(&subject, random)?;
         let issued = credentials.compose(&subject, &report, response)?;
         let is_issued = issued.fingerprint.is_some();
-        compose_config(&subject, is_issued, response);
+        compose_config(&subject, &report, is_issued, response);
         release.compose(&subject, &access, &credentials.identity_secret(&subject), response)?;
         issued
     } else {
         release.compose(&subject, &access, "", response)?;
         credentials::compose_off(&subject, response)
     };
+    response.set_condition(health.clone());
     tell_restore(&subject, &report, response);
     let bucket = match subject.wanted() {
         Wanted::On => Some(access.bucket.as_str()),
@@ -102,7 +105,7 @@ fn require(subject: &Subject, response: &mut Response) -> Result<(), Fatal> {
 }
 
 /// The ConfigMap follows the keys: the agent starts when it has both.
-fn compose_config(subject: &Subject, is_issued: bool, response: &mut Response) {
+fn compose_config(subject: &Subject, report: &Report, is_issued: bool, response: &mut Response) {
     let observed = subject.request.observed(key::CONFIG).is_some();
     let certificate = match storage::certificate(subject) {
         Certificate::System => None,
@@ -120,11 +123,9 @@ fn compose_config(subject: &Subject, is_issued: bool, response: &mut Response) {
     };
     if observed || (is_issued && subject.has_namespace()) {
         let place = subject.names.config();
-        response.compose(
-            key::CONFIG,
-            &config_map(&place, &subject.xr.spec, certificate.as_deref()),
-            observed,
-        );
+        let restore = subject.pending_restore(report.restored_id.as_deref());
+        let config = config_map(&place, &subject.xr.spec, restore, certificate.as_deref());
+        response.compose(key::CONFIG, &config, observed);
     } else {
         response.withhold();
     }

@@ -43,6 +43,8 @@ pub mod required {
     pub const CERTIFICATE: &str = "backup-certificate";
 }
 
+/// How namespaces begin that are made for claims; each holds one vcluster.
+const HOME: &str = "vcluster-";
 /// Longest name of a Helm release.
 const RELEASE: usize = 53;
 
@@ -97,14 +99,19 @@ impl Names {
             // No namespace is called so: nobody's claims come to lie in this folder.
             None => (name.clone(), "_cluster"),
         };
-        let own = cut(format!("vcluster-{joined}"));
-        let (home, release_object) = match (xr.flavour, &xr.namespace) {
-            (Flavour::Namespaced, Some(namespace)) => (namespace.clone(), name.clone()),
-            // Named after its namespace, not its release: should two claims share one namespace name (`a`/`b-c`
-            // and `a-b`/`c`), the second `Release` belongs to another XR, and Crossplane refuses it.
-            _ => (own.clone(), own),
+        let home = match (xr.flavour, &xr.namespace) {
+            (Flavour::Namespaced, Some(namespace)) => namespace.clone(),
+            _ => cut(format!("{HOME}{joined}")),
         };
         let namespace = choose_namespace(xr, input, home)?;
+        // Named after where it is installed, not after who asks: should two claims have one namespace (`a`/`b-c`
+        // and `a-b`/`c`, or by `spec.namespace`), the second `Release` belongs to another XR and Crossplane
+        // refuses it. Helm would let it take over the first one's vcluster.
+        let release_object = match xr.flavour {
+            Flavour::Namespaced => name.clone(),
+            Flavour::ClusterScoped if namespace.starts_with(HOME) => namespace.clone(),
+            Flavour::ClusterScoped => format!("{namespace}.{name}"),
+        };
         let identity = identity_place(xr, input, &namespace);
         let owner = match &xr.uid {
             Some(uid) => format!("{namespace}/{name}/{uid}"),
@@ -235,6 +242,22 @@ mod tests {
         assert_eq!(one.release_object, other.release_object);
         assert_ne!(one.identity, other.identity);
         assert_ne!(one.prefix, other.prefix);
+    }
+
+    #[test]
+    fn two_claims_of_one_name_that_choose_a_namespace_share_the_release_object() {
+        let input = input(json!({"helm": {"allowedNamespaces": ["*"]}}));
+        let of = |namespace: &str, name: &str, chosen: Option<&str>| {
+            let mut xr = claimed(namespace, name);
+            xr.spec.namespace = chosen.map(str::to_owned);
+            Names::of(&xr, &input).unwrap().release_object
+        };
+        assert_eq!(of("team-a", "dev", Some("shared")), "shared.dev");
+        assert_eq!(of("team-a", "dev", Some("shared")), of("team-b", "dev", Some("shared")));
+        assert_ne!(of("team-a", "dev", Some("shared")), of("team-b", "test", Some("shared")));
+        // The namespace that is made for another claim.
+        assert_eq!(of("team-a", "dev", None), "vcluster-team-a-dev");
+        assert_eq!(of("team-a", "dev", None), of("team-b", "dev", Some("vcluster-team-a-dev")));
     }
 
     #[test]

@@ -79,6 +79,15 @@ pub fn is_ready(object: &Value) -> bool {
     condition(object, "Ready").is_some_and(|condition| text(condition, &["status"]) == Some("True"))
 }
 
+/// Whether an object is nobody's that counts on it: not being deleted, and controlled by none but `uid`.
+pub fn is_free_for(object: &Value, uid: Option<&str>) -> bool {
+    let owners = at(object, &["metadata", "ownerReferences"]).and_then(Value::as_array);
+    let is_anothers =
+        |owner: &Value| owner.get("controller") == Some(&json!(true)) && text(owner, &["uid"]) != uid;
+    text(object, &["metadata", "deletionTimestamp"]).is_none()
+        && !owners.is_some_and(|owners| owners.iter().any(is_anothers))
+}
+
 /// A condition in an object's status.
 pub fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
     at(object, &["status", "conditions"])?.as_array()?.iter().find(|c| text(c, &["type"]) == Some(kind))

@@ -25,10 +25,21 @@ pub struct ValuesPolicy {
     pub allow: Vec<String>,
 }
 
-/// What would widen the vcluster's reach into the host: rights, what runs beside the control plane, the
-/// host's Secrets and file system.
-const DENIED: [&str; 12] = [
+/// What would widen the vcluster's reach into the host: rights, what runs in the control plane's pod or beside
+/// it, the host's objects and file system (the chart's templates, 0.20 to 0.36).
+const DENIED: [&str; 31] = [
     "rbac",
+    "controlPlane.advanced.defaultImageRegistry",
+    "controlPlane.advanced.serviceAccount",
+    "controlPlane.backingStore.etcd.deploy.statefulSet",
+    "controlPlane.distro.k8s.image",
+    "controlPlane.distro.k8s.securityContext",
+    "controlPlane.distro.k3s.image",
+    "controlPlane.distro.k3s.securityContext",
+    "controlPlane.distro.k0s.image",
+    "controlPlane.distro.k0s.securityContext",
+    "controlPlane.statefulSet.args",
+    "controlPlane.statefulSet.command",
     "controlPlane.statefulSet.security",
     "controlPlane.statefulSet.image",
     "controlPlane.statefulSet.sidecarContainers",
@@ -36,10 +47,28 @@ const DENIED: [&str; 12] = [
     "controlPlane.statefulSet.persistence.addVolumes[].hostPath",
     "controlPlane.statefulSet.persistence.dataVolume[].hostPath",
     "controlPlane.statefulSet.persistence.binariesVolume[].hostPath",
+    "sync.fromHost.configMaps",
+    "sync.fromHost.customResources",
     "sync.fromHost.secrets",
+    "sync.toHost.namespaces",
     "experimental.deploy.host",
+    // Rules of a ClusterRole, up to 0.2x.
+    "experimental.genericSync",
+    "experimental.multiNamespaceMode",
+    "integrations",
+    // `apiKey` names any Secret of any namespace, and the chart makes a Role to read it.
+    "platform",
+    "external",
     "plugin",
     "plugins",
+];
+
+/// Where the chart knows how to carry text of many lines.
+const TEXTS: [&str; 4] = [
+    "controlPlane.coredns.overwriteConfig",
+    "controlPlane.coredns.overwriteManifests",
+    "experimental.deploy.vcluster",
+    "sync",
 ];
 
 impl Default for ValuesPolicy {
@@ -53,30 +82,54 @@ pub fn check_reach(user: &Map<String, Value>, policy: &ValuesPolicy) -> Result<(
     let deny: Vec<Vec<&str>> = policy.deny.iter().map(|path| split(path)).collect();
     let allow: Vec<Vec<&str>> = policy.allow.iter().map(|path| split(path)).collect();
     let mut refused = None;
-    walk(&Value::Object(user.clone()), &mut Vec::new(), &mut |leaf| {
+    walk(&Value::Object(user.clone()), &mut Vec::new(), &mut |leaf, value| {
+        if refused.is_some() {
+            return;
+        }
         let leaf: Vec<&str> = leaf.iter().map(String::as_str).collect();
-        let denied = deny.iter().any(|path| {
-            // A leaf above a denied path replaces all that is below it.
-            let reached = if path.len() > leaf.len() { path } else { &leaf };
-            // ... but not of a path into a list: other items are no part of this one.
-            let below = path.get(leaf.len()) != Some(&"[]");
-            let related = below && path.iter().zip(&leaf).all(|(a, b)| a == b);
-            related
-                && !allow.iter().any(|allowed| allowed.len() >= path.len() && reached.starts_with(allowed))
-        });
-        if denied && refused.is_none() {
-            refused = Some(leaf.join(".").replace(".[]", "[]"));
+        let field = || leaf.join(".").replace(".[]", "[]").replace(char::is_control, " ");
+        // An empty object changes nothing where objects are merged.
+        let denied = !value.is_object()
+            && deny.iter().any(|path| {
+                // A leaf above a denied path replaces all that is below it.
+                let reached = if path.len() > leaf.len() { path } else { &leaf };
+                // ... but not of a path into a list: other items are no part of this one.
+                let below = path.get(leaf.len()) != Some(&"[]");
+                let related = below && path.iter().zip(&leaf).all(|(a, b)| a == b);
+                related
+                    && !allow
+                        .iter()
+                        .any(|allowed| allowed.len() >= path.len() && reached.starts_with(allowed))
+            });
+        if denied {
+            refused = Some((field(), "it would widen what the vcluster can do to the host"));
+        } else if rewrites(&leaf, value) && !allow.iter().any(|allowed| leaf.starts_with(allowed)) {
+            refused =
+                Some((field(), "a template or line break could make the chart write anything into the host"));
         }
     });
     match refused {
         None => Ok(()),
-        Some(path) => Err(Fatal::new(
-            format_args!("spec.values.{path}"),
-            "the platform does not let a claim set this: it would widen what the vcluster can do to the host",
+        Some((field, cause)) => Err(Fatal::new(
+            format_args!("spec.values.{field}"),
+            format_args!("the platform does not let a claim set this: {cause}"),
             "take it out, or ask the platform to add it to policy.values.allow",
         )
         .shown_as(Kind::ClusterReady, Reason::ValueDenied)),
     }
+}
+
+/// Whether a value, or its name, would become a part of the chart's own text: some values are run as templates
+/// (`tpl`: volumes, annotations of the ingress), others are written into its manifests as they are, where a line
+/// break begins another field or object.
+fn rewrites(path: &[&str], value: &Value) -> bool {
+    // What YAML takes for a line break and no `indent` of a template does.
+    let breaks = |c| matches!(c, '\r' | '\u{85}' | '\u{2028}' | '\u{2029}');
+    let runs = |text: &str| text.contains("{{") || text.contains(breaks);
+    let is_text = TEXTS.iter().any(|text| path.starts_with(&split(text)));
+    let name = path.last().copied().unwrap_or_default();
+    let value = value.as_str().unwrap_or_default();
+    runs(name) || name.contains('\n') || runs(value) || (value.contains('\n') && !is_text)
 }
 
 /// `a.b[].c` as its segments `a`, `b`, `[]`, `c`.
@@ -90,9 +143,9 @@ fn split(path: &str) -> Vec<&str> {
     segments
 }
 
-/// Visits the path of every value that is no object; a list and the values in it. An empty object changes
-/// nothing where objects are merged.
-fn walk(value: &Value, path: &mut Vec<String>, visit: &mut impl FnMut(&[String])) {
+/// Visits every value with its path: an object or list, then what is in it.
+fn walk(value: &Value, path: &mut Vec<String>, visit: &mut impl FnMut(&[String], &Value)) {
+    visit(path, value);
     match value {
         Value::Object(fields) => {
             for (name, value) in fields {
@@ -102,14 +155,13 @@ fn walk(value: &Value, path: &mut Vec<String>, visit: &mut impl FnMut(&[String])
             }
         }
         Value::Array(items) => {
-            visit(path);
             path.push("[]".into());
             for item in items {
                 walk(item, path, visit);
             }
             path.pop();
         }
-        _ => visit(path),
+        _ => {}
     }
 }
 
@@ -165,6 +217,56 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn all_that_is_denied_is_refused() {
+        let policy = ValuesPolicy::default();
+        for denied in DENIED {
+            let values = split(denied).into_iter().rev().fold(json!("x"), |below, name| match name {
+                "[]" => json!([below]),
+                name => json!({name: below}),
+            });
+            let message = check_reach(&map(values), &policy).unwrap_err().to_string();
+            assert!(message.starts_with(&format!("spec.values.{denied}: ")), "{message}");
+        }
+    }
+
+    #[test]
+    fn what_the_chart_would_take_for_its_own_text_is_refused() {
+        let policy = ValuesPolicy::default();
+        let template = "{{ lookup }}";
+        let injected = "x\n---\nkind: ClusterRoleBinding";
+        let in_vcluster =
+            |field: &str, text: &str| json!({"experimental": {"deploy": {"vcluster": {field: text}}}});
+        for (values, path) in [
+            (json!({"a": {"b": template}}), Some("a.b")),
+            (json!({"a": {template: {}}}), Some("a.{{ lookup }}")),
+            (json!({"a": ["b", {"c": [template]}]}), Some("a[].c[]")),
+            (
+                in_vcluster("manifestsTemplate", template),
+                Some("experimental.deploy.vcluster.manifestsTemplate"),
+            ),
+            (json!({"a": {"b": injected}}), Some("a.b")),
+            (json!({"sync": {"toHost": {injected: {}}}}), Some("sync.toHost.x --- kind: ClusterRoleBinding")),
+            (in_vcluster("manifests", "a\u{2028}b"), Some("experimental.deploy.vcluster.manifests")),
+            (in_vcluster("manifests", injected), None),
+            (json!({"sync": {"toHost": {"pods": {"patches": [{"expression": "a\nb"}]}}}}), None),
+            (json!({"a": "{ }} ${b} {c}"}), None),
+        ] {
+            let refused = check_reach(&map(values.clone()), &policy).err().map(|fatal| fatal.to_string());
+            match path {
+                None => assert_eq!(refused, None, "{values}"),
+                Some(path) => {
+                    let message = refused.unwrap();
+                    assert!(message.starts_with(&format!("spec.values.{path}: ")), "{message}");
+                }
+            }
+        }
+        let allows = |allow: &str| ValuesPolicy { allow: vec![allow.into()], ..ValuesPolicy::default() };
+        let values = map(json!({"a": {"b": template}}));
+        assert!(check_reach(&values, &allows("a")).is_ok() && check_reach(&values, &allows("a.b")).is_ok());
+        assert!(check_reach(&values, &allows("a.c")).is_err());
     }
 
     #[test]

@@ -4,14 +4,14 @@ use serde_json::{Value, json};
 use vcluster_backup_proto::v1::Severity;
 
 use crate::chart::{self, Version};
-use crate::condition::{Condition, Kind, Reason};
+use crate::condition::{Condition, Kind, Reason, Status};
 use crate::fatal::Fatal;
 use crate::names::key;
 use crate::object::{is_ready, text};
 use crate::policy::check_reach;
 use crate::reference::ProviderConfigKind;
 use crate::response::Response;
-use crate::sidecar::Sidecar;
+use crate::sidecar::{self, Sidecar};
 use crate::storage::Access;
 use crate::subject::{Subject, Wanted};
 use crate::values::Values;
@@ -38,6 +38,7 @@ impl Release {
             None => ("input.chart.version", &subject.input.chart.version),
         };
         let version = Version::parse(field, version)?;
+        chart::check_layout(field, &version, &spec.values)?;
         check_reach(&spec.values, &subject.input.policy.values)?;
         let values = Values::layered(&subject.input.chart.values, &spec.values);
         let distro = match subject.wanted() {
@@ -66,7 +67,10 @@ impl Release {
         identity_secret: &str,
         response: &mut Response,
     ) -> Result<(), Fatal> {
-        if subject.wanted() == Wanted::On {
+        let observed = subject.request.observed(key::CLUSTER);
+        let waits =
+            subject.wanted() == Wanted::On && observed.is_some_and(|release| must_wait(subject, release));
+        if subject.wanted() == Wanted::On && !waits {
             let sidecar = Sidecar {
                 agent: &subject.input.agent,
                 storage: &subject.input.storage,
@@ -77,7 +81,6 @@ impl Release {
             };
             sidecar.add_to(&mut self.values);
         }
-        let observed = subject.request.observed(key::CLUSTER);
         let overridden = self.values.overridden().join(", ");
         let told = observed.and_then(|release| text(release, &["metadata", "annotations", OVERRIDDEN]));
         if !overridden.is_empty() && told != Some(&overridden) {
@@ -86,7 +89,15 @@ impl Release {
             response.tell(Severity::Warning, Reason::ValueOverridden, message);
         }
         response.compose(key::CLUSTER, &self.object(subject, &overridden)?, observed.is_some_and(is_ready));
-        response.set_condition(condition(subject, observed));
+        let mut condition = condition(subject, observed);
+        if waits {
+            response.withhold();
+            if condition.status == Status::True {
+                condition.reason = Reason::AwaitingBackup;
+                condition.message.push_str(" The backup joins it, which restarts the control plane, as soon as its keys, settings and storage are there.");
+            }
+        }
+        response.set_condition(condition);
         Ok(())
     }
 
@@ -102,7 +113,17 @@ impl Release {
             let place = subject.locate("input.chart.pullSecretRef", secret)?;
             chart["pullSecretRef"] = match subject.xr.flavour {
                 Flavour::ClusterScoped => json!({"name": place.name, "namespace": place.namespace}),
-                Flavour::Namespaced => json!({"name": place.name}),
+                Flavour::Namespaced if place.namespace == names.namespace => json!({"name": place.name}),
+                Flavour::Namespaced => {
+                    return Err(Fatal::new(
+                        "input.chart.pullSecretRef.namespace",
+                        format_args!(
+                            "a namespaced Release reads no other namespace than its own, {}",
+                            names.namespace
+                        ),
+                        "take it out, and put the Secret into each namespace that has a Vcluster",
+                    ));
+                }
             };
         }
         let api_version = match subject.xr.flavour {
@@ -135,6 +156,14 @@ impl Release {
             },
         }))
     }
+}
+
+/// Whether the backup must wait until all that it mounts is there: a control plane that runs without would not come
+/// back from the restart. One that is only being installed starts when it can.
+fn must_wait(subject: &Subject, release: &Value) -> bool {
+    let is_there = |key| subject.request.observed(key).is_some();
+    let has_storage = subject.uses_existing() || subject.request.is_ready(key::USER);
+    !sidecar::is_in(release) && !(is_there(key::KEYS) && is_there(key::CONFIG) && has_storage)
 }
 
 fn condition(subject: &Subject, observed: Option<&Value>) -> Condition {

@@ -7,11 +7,14 @@ use serde_json::{Map, Value, json};
 use crate::chart::Distro;
 use crate::input::{Agent, Storage};
 use crate::names::Names;
+use crate::object::{at, text};
 use crate::storage::Access;
 use crate::values::Values;
 
 /// Prefix of all names in the pod that are ours.
 const NAME: &str = "vcluster-backup";
+/// The container that decides what kine starts on.
+const ENSURE: &str = "ensure";
 /// Where metrics and health are served.
 const PORT: u16 = 8090;
 const CONFIG: &str = "/etc/vcluster-backup";
@@ -51,7 +54,7 @@ impl Sidecar<'_> {
         } else {
             values.append(&path(&["sidecarContainers"]), run);
         }
-        for volume in self.volumes() {
+        for volume in self.volumes(user.secret_mode) {
             values.append(&path(&["persistence", "addVolumes"]), volume);
         }
     }
@@ -108,7 +111,7 @@ impl Sidecar<'_> {
         ]);
         // A restored database gets the owner and mode of the one before it.
         let context = user.context(&["CHOWN", "DAC_OVERRIDE", "FOWNER"]);
-        self.container(&volume("ensure"), &args, &mounts, &context)
+        self.container(&volume(ENSURE), &args, &mounts, &context)
     }
 
     fn common_args(&self) -> Vec<String> {
@@ -155,8 +158,7 @@ impl Sidecar<'_> {
         }
     }
 
-    fn volumes(&self) -> [Value; 5] {
-        // Read by their owner alone; with an fsGroup the kubelet adds its group.
+    fn volumes(&self, mode: u32) -> [Value; 5] {
         let secret = |name: &str, secret: Value| json!({"name": volume(name), "secret": secret});
         [
             json!({"name": volume("config"), "configMap": {"name": self.names.config().name}}),
@@ -164,7 +166,7 @@ impl Sidecar<'_> {
                 "keys",
                 json!({
                     "secretName": self.names.keys().name,
-                    "defaultMode": 0o400,
+                    "defaultMode": mode,
                     "items": [
                         {"key": "recipients", "path": "recipients"},
                         {"key": "signing-key", "path": "signing-key"},
@@ -175,7 +177,7 @@ impl Sidecar<'_> {
                 "s3",
                 json!({
                     "secretName": self.access.secret,
-                    "defaultMode": 0o400,
+                    "defaultMode": mode,
                     "items": [
                         {"key": "AWS_ACCESS_KEY_ID", "path": "AWS_ACCESS_KEY_ID"},
                         {"key": "AWS_SECRET_ACCESS_KEY", "path": "AWS_SECRET_ACCESS_KEY"},
@@ -186,7 +188,7 @@ impl Sidecar<'_> {
                 "identity",
                 json!({
                     "secretName": self.identity_secret,
-                    "defaultMode": 0o400,
+                    "defaultMode": mode,
                     "optional": true,
                     "items": [{"key": "age-identity", "path": "age-identity"}],
                 }),
@@ -204,18 +206,36 @@ fn mount(name: &str, path: &str) -> Value {
     json!({"name": volume(name), "mountPath": path, "readOnly": true})
 }
 
+/// Whether an observed release has the backup in it.
+pub fn is_in(release: &Value) -> bool {
+    let path = ["spec", "forProvider", "values", "controlPlane", "statefulSet", "initContainers"];
+    let containers = at(release, &path).and_then(Value::as_array);
+    containers
+        .is_some_and(|containers| containers.iter().any(|c| text(c, &["name"]) == Some(&volume(ENSURE))))
+}
+
 /// Who the control plane runs as: only the owner of the database's folder can open it (kine makes it 0700).
-struct RunAs(Map<String, Value>);
+struct RunAs {
+    ids: Map<String, Value>,
+    /// Mode of the Secrets' files, which are root's.
+    secret_mode: u32,
+}
 
 impl RunAs {
     fn of(values: &Values) -> Self {
-        let context = ["controlPlane", "statefulSet", "security", "containerSecurityContext"];
-        let mut ids = Map::new();
-        for field in ["runAsUser", "runAsGroup"] {
-            let id = values.at(&[&context[..], &[field]].concat()).and_then(Value::as_u64);
-            ids.insert(field.into(), json!(id.unwrap_or(0)));
+        let id = |context, field| {
+            let path = ["controlPlane", "statefulSet", "security", context, field];
+            values.at(&path).and_then(Value::as_u64)
+        };
+        let user = id("containerSecurityContext", "runAsUser").unwrap_or(0);
+        let group = id("containerSecurityContext", "runAsGroup").unwrap_or(0);
+        // With an fsGroup the kubelet lets that group read too; without, nobody but root could. The files are
+        // mounted into these containers alone.
+        let is_readable = user == 0 || id("podSecurityContext", "fsGroup").is_some();
+        Self {
+            ids: Map::from_iter([("runAsUser".into(), json!(user)), ("runAsGroup".into(), json!(group))]),
+            secret_mode: if is_readable { 0o400 } else { 0o444 },
         }
-        Self(ids)
     }
 
     fn context(&self, capabilities: &[&str]) -> Value {
@@ -228,7 +248,7 @@ impl RunAs {
         if !capabilities.is_empty() {
             context["capabilities"]["add"] = json!(capabilities);
         }
-        for (field, id) in &self.0 {
+        for (field, id) in &self.ids {
             context[field] = id.clone();
         }
         context

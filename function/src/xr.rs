@@ -194,7 +194,7 @@ pub struct Rancher {
     pub labels: Map<String, Value>,
 }
 
-/// Fields of the spec that are Crossplane's own, up to v1.20 and from v2 on.
+/// Fields of the spec that are Crossplane's own: `crossplane`, and in XRs that can be claimed all the others.
 const MACHINERY: [&str; 13] = [
     "crossplane",
     "claimRef",
@@ -281,7 +281,7 @@ impl Spec {
             return Err(Fatal::new(
                 "spec.restore",
                 "the agent that would do it is switched off",
-                "set spec.backup.enabled to true",
+                "take spec.restore out, or set spec.backup.enabled to true",
             ));
         }
         Ok(())

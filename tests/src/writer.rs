@@ -53,6 +53,11 @@ impl Writer {
         self.newest.load(Ordering::SeqCst)
     }
 
+    /// Whether it has stopped by itself: a write failed.
+    pub fn is_over(&self) -> bool {
+        self.task.is_finished()
+    }
+
     /// Stops after the write that is under way, and tells all that was written.
     pub async fn stop(mut self) -> Result<History> {
         self.stop.store(true, Ordering::SeqCst);

@@ -55,8 +55,14 @@ async fn a_killed_kine_keeps_what_it_acknowledged() -> Result<()> {
     let writer = Writer::start(&kine, Load::default()).await?;
     written(&writer, WRITTEN).await?;
     kine.kill()?;
+    let noticed = async {
+        while !writer.is_over() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), noticed).await.context("the writer did not notice")?;
     let history = writer.stop().await?;
-    assert!(history.unanswered.is_some(), "the writer did not notice");
+    assert!(history.unanswered.is_some());
 
     let kine = Kine::start(&tools, &database, None).await?;
     let (revision, found) = kine.client().await?.list(writer::PREFIX).await?;

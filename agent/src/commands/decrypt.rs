@@ -13,12 +13,20 @@ use crate::envelope::{self, OpenError};
 use crate::error::{Exit, VerbError};
 use crate::key::{Identities, seed};
 use crate::object_name::is_seed_object;
+use crate::restore::placement;
 use crate::settings::Settings;
-use crate::store::Store as _;
+use crate::store::{ObjectReader, Store as _, StoreError};
 
 pub(super) async fn run(settings: &Settings, flags: Decrypt) -> anyhow::Result<Exit> {
     if flags.output.is_none() && io::stdout().is_terminal() {
         let problem = "a database would garble the terminal: give --output, or pipe stdout to a file";
+        return Err(VerbError::Usage(problem.to_owned()).into());
+    }
+    if let Some(path) = flags.output.as_ref().filter(|path| path.exists()) {
+        return Err(VerbError::Occupied(path.display().to_string()).into());
+    }
+    if settings.pinned_signer().is_some() {
+        let problem = "decrypt checks no signature: restore does, with the same --signer";
         return Err(VerbError::Usage(problem.to_owned()).into());
     }
     let seed_format = is_seed_object(&flags.object);
@@ -26,28 +34,32 @@ pub(super) async fn run(settings: &Settings, flags: Decrypt) -> anyhow::Result<E
     let place = if local.is_file() { None } else { Some(Place::open(settings, None).await?) };
     let input: Box<dyn Read + Send> = match &place {
         None => Box::new(File::open(local).with_context(|| format!("cannot open {}", local.display()))?),
-        Some(place) => {
-            let below = format!("{}{}", place.prefix.folder(), flags.object);
-            let key = match place.store.head(&flags.object).await? {
-                Some(_) => &flags.object,
-                None => &below,
-            };
-            Box::new(place.store.get(key).await?)
-        }
+        Some(place) => Box::new(fetch(place, &flags.object).await?),
     };
     let key = key(settings, place.as_ref(), seed_format).await?;
     let name = flags.object.clone();
     blocking(move || {
-        let mut output: Box<dyn Write> = match &flags.output {
-            None => Box::new(io::stdout().lock()),
-            Some(path) => {
-                Box::new(File::create(path).with_context(|| format!("cannot write {}", path.display()))?)
-            }
+        let problem = || format!("cannot decrypt {name}");
+        let Some(path) = &flags.output else {
+            return write_plain(input, key, &mut io::stdout().lock()).with_context(problem);
         };
-        write_plain(input, key, &mut output).with_context(|| format!("cannot decrypt {name}"))
+        // In its place only when it is whole, and for its owner's eyes.
+        let mut scratch = placement::scratch_beside(path)?;
+        write_plain(input, key, &mut scratch).with_context(problem)?;
+        scratch.persist_noclobber(path).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(())
     })
     .await?;
     Ok(Exit::Done)
+}
+
+/// An object by its name below the prefix, or by its full key.
+async fn fetch(place: &Place, object: &str) -> Result<ObjectReader, StoreError> {
+    let below = format!("{}{object}", place.prefix.folder());
+    match place.store.get(&below).await {
+        Err(StoreError::NotFound(_)) if below != object => place.store.get(object).await,
+        found => found,
+    }
 }
 
 /// What opens the object.
@@ -72,8 +84,8 @@ async fn key(settings: &Settings, place: Option<&Place>, seed_format: bool) -> a
         Some(place) => place.clone(),
         None => Place::open(settings, None).await?,
     };
-    let identity = crate::keyring::unwrapped(&place.store, &place.prefix, passphrase).await?;
-    Ok(Key::Age(Identities::from(identity.ok_or_else(no_identity)?)))
+    let identities = crate::keyring::unwrapped(&place.store, &place.prefix, passphrase).await?;
+    if identities.is_empty() { Err(no_identity()) } else { Ok(Key::Age(Identities::from(identities))) }
 }
 
 fn write_plain(mut input: Box<dyn Read + Send>, key: Key, output: &mut dyn Write) -> anyhow::Result<()> {
@@ -94,7 +106,7 @@ fn write_plain(mut input: Box<dyn Read + Send>, key: Key, output: &mut dyn Write
             }
         }
     }
-    output.flush().context("cannot write the output")
+    finish(output.flush())
 }
 
 /// A zstd frame, or a skippable one (RFC 8878 §3.1).
@@ -109,7 +121,15 @@ fn copy(from: &mut impl Read, to: &mut dyn Write) -> anyhow::Result<()> {
     loop {
         match from.read(&mut buffer).map_err(OpenError::from_read)? {
             0 => return Ok(()),
-            read => to.write_all(&buffer[..read]).context("cannot write the output")?,
+            read => match to.write_all(&buffer[..read]) {
+                // Whoever reads has seen enough.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+                written => finish(written)?,
+            },
         }
     }
+}
+
+fn finish(written: io::Result<()>) -> anyhow::Result<()> {
+    written.context("cannot write the output")
 }

@@ -1,23 +1,24 @@
 //! `ensure`: before kine starts, one decision and one sentence on stdout.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 
-use super::{Place, blocking, database_path, no_identity};
+use super::{Place, blocking, database_path, no_identity, print};
 use crate::args::Ensure;
 use crate::clock::Clock;
 use crate::continuity;
-use crate::database::{Database, DatabaseError};
-use crate::ensure::{Backup, Decision, OnUnreachable, Volume, decide};
+use crate::database::{Database, DatabaseError, with_suffix};
+use crate::ensure::{Backup, Decision, OnUnreachable, Rules, Volume, decide};
 use crate::error::{Exit, VerbError};
 use crate::header::DatabaseKind;
 use crate::progress::Progress;
-use crate::restore::placement::with_suffix;
 use crate::restore::plan::{Target, plan};
 use crate::restore::{self, Keys};
+use crate::scratch;
 use crate::settings::Settings;
 use crate::shutdown;
 use crate::store::StoreError;
@@ -42,43 +43,68 @@ pub(super) async fn run(settings: Settings, flags: Ensure) -> anyhow::Result<Exi
 async fn ensure(settings: Settings, flags: Ensure) -> anyhow::Result<Exit> {
     let rules = settings.ensure_rules(flags);
     let path = database_path(&settings);
+    scratch::remove_stale(path.parent().unwrap_or(Path::new(".")));
     let volume = look(path.clone()).await?;
-    let place = Place::open(&settings, None).await?;
     let done = read_marker(&path)?;
     let asked = settings.restore_request().filter(|request| done.as_deref() != Some(&request.id));
-    let backup = match &volume {
-        Volume::Whole(_) if asked.is_none() => match tokio::time::timeout(GLANCE, newest(&place)).await {
-            Ok(Ok(backup)) => backup,
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "the bucket cannot be asked; the database is whole, so it is not waited for");
-                None
+    if let (Volume::Whole(_), None) = (&volume, asked) {
+        let backup = glance(&settings, &rules).await;
+        return match decide(&volume, backup.as_ref(), None, settings.owner(), &rules) {
+            Decision::Restore(target, why) => {
+                let place = Place::open(&settings, None).await?;
+                bring_back(&settings, &place, &path, &target, backup.as_ref(), &why, None).await
             }
-            Err(_) => {
-                tracing::warn!("the bucket does not answer; the database is whole, so it is not waited for");
-                None
-            }
-        },
-        _ => match patiently(&place, rules.on_unreachable).await? {
-            Some(backup) => backup,
-            None => {
-                return Ok(leave(
-                    "the bucket cannot be reached: the control plane starts empty, as asked for",
-                ));
-            }
-        },
+            decision => end(decision),
+        };
+    }
+    let place = Place::open(&settings, None).await?;
+    // Starting empty may be better than waiting; starting on a damaged database never is.
+    let on_unreachable = match (&volume, asked) {
+        (Volume::Empty, None) => rules.on_unreachable,
+        _ => OnUnreachable::Block,
+    };
+    let Some(backup) = patiently(&place, &settings, &rules, on_unreachable).await? else {
+        let why = "the bucket cannot be reached: the control plane starts empty, as asked for";
+        return end(Decision::Leave(why.to_owned()));
     };
     let request = asked.map(|request| (request.id.as_str(), request.target()));
-    let id = asked.map(|request| request.id.clone());
     match decide(&volume, backup.as_ref(), request, settings.owner(), &rules) {
-        Decision::Leave(why) => Ok(leave(&why)),
-        Decision::Fail(why) => Err(VerbError::NotReady(why).into()),
-        Decision::Restore(target, why) => bring_back(&settings, &place, &path, &target, &why, id).await,
+        Decision::Restore(target, why) => {
+            let id = asked.map(|request| request.id.as_str());
+            bring_back(&settings, &place, &path, &target, backup.as_ref(), &why, id).await
+        }
+        decision => end(decision),
     }
 }
 
-fn leave(why: &str) -> Exit {
-    println!("{why}");
-    Exit::Done
+fn end(decision: Decision) -> anyhow::Result<Exit> {
+    match decision {
+        Decision::Leave(why) => print(&why).map(|()| Exit::Done),
+        Decision::Restore(_, why) | Decision::Fail(why) => Err(VerbError::NotReady(why).into()),
+    }
+}
+
+/// The newest backup, if the bucket tells at once: a sound database does not wait for it, whatever is wrong there.
+async fn glance(settings: &Settings, rules: &Rules) -> Option<Backup> {
+    let asking = async {
+        let place = Place::open(settings, None).await?;
+        Ok::<_, anyhow::Error>(newest(&place, settings, rules).await?)
+    };
+    match tokio::time::timeout(GLANCE, asking).await {
+        Ok(Ok(backup)) => backup,
+        Ok(Err(error)) => {
+            let error = format!("{error:#}");
+            tracing::warn!(
+                error,
+                "the bucket cannot be asked; the database is whole, so it is not waited for"
+            );
+            None
+        }
+        Err(_) => {
+            tracing::warn!("the bucket does not answer; the database is whole, so it is not waited for");
+            None
+        }
+    }
 }
 
 async fn bring_back(
@@ -86,10 +112,13 @@ async fn bring_back(
     place: &Place,
     path: &Path,
     target: &Target,
+    backup: Option<&Backup>,
     why: &str,
-    id: Option<String>,
+    id: Option<&str>,
 ) -> anyhow::Result<Exit> {
-    let plan = plan(&place.catalogue().await?, target, None, &place.name)?;
+    // A point that is asked for may lie on any timeline; the newest is that of the backup that was decided on.
+    let timeline = backup.filter(|_| id.is_none()).map(|backup| backup.timeline);
+    let plan = plan(&place.catalogue().await?, target, timeline, &place.name)?;
     let keys = await_keys(settings, place).await?;
     let progress = Progress::bytes("restoring", plan.bytes());
     let restored = restore::carry_out(&place.store, &plan, keys, path, Clock::SYSTEM, &progress).await;
@@ -97,7 +126,7 @@ async fn bring_back(
     let restored = restored?;
     if let Some(id) = id {
         let marker = marker(path);
-        std::fs::write(&marker, id).with_context(|| {
+        write_synced(&marker, id).with_context(|| {
             format!(
                 "the restore is done but {} cannot be written, so it would be done again",
                 marker.display()
@@ -105,7 +134,7 @@ async fn bring_back(
         })?;
     }
     let kept = restored.kept.map(|kept| format!("; what was there is kept as {}", kept.display()));
-    println!("{why}: restored {}{}", plan.point, kept.unwrap_or_default());
+    print(&format!("{why}: restored {}{}", plan.point, kept.unwrap_or_default()))?;
     Ok(Exit::Done)
 }
 
@@ -130,21 +159,32 @@ async fn look(path: PathBuf) -> anyhow::Result<Volume> {
     }
 }
 
-/// The newest backup in the bucket.
-async fn newest(place: &Place) -> Result<Option<Backup>, StoreError> {
+/// The newest backup in the bucket that is this owner's; if none is, the newest of all.
+async fn newest(place: &Place, settings: &Settings, rules: &Rules) -> Result<Option<Backup>, StoreError> {
     let catalogue = place.catalogue().await?;
-    let Some(tip) = continuity::newest_tip(&place.store, &place.prefix, &catalogue).await? else {
-        return Ok(None);
-    };
-    let newest = catalogue.timelines.get(&tip.timeline).and_then(crate::catalogue::History::newest);
-    Ok(newest.map(|newest| Backup { owner: tip.owner, newest }))
+    let mut other = None;
+    for (timeline, history) in catalogue.timelines.iter().rev() {
+        let tip = continuity::tip(&place.store, &place.prefix, *timeline, history).await?;
+        let Some((tip, newest)) = tip.zip(history.newest()) else { continue };
+        let backup = Backup { timeline: *timeline, owner: tip.owner, newest };
+        if backup.is_of(settings.owner(), rules.adopt) {
+            return Ok(Some(backup));
+        }
+        other.get_or_insert(backup);
+    }
+    Ok(other)
 }
 
 /// The newest backup, however long the bucket takes to answer; the outer `None` when it cannot be reached and need
 /// not be waited for.
-async fn patiently(place: &Place, on_unreachable: OnUnreachable) -> anyhow::Result<Option<Option<Backup>>> {
+async fn patiently(
+    place: &Place,
+    settings: &Settings,
+    rules: &Rules,
+    on_unreachable: OnUnreachable,
+) -> anyhow::Result<Option<Option<Backup>>> {
     loop {
-        match newest(place).await {
+        match newest(place, settings, rules).await {
             Ok(backup) => return Ok(Some(backup)),
             Err(error) if !error.is_retryable() => return Err(error.into()),
             Err(error) if on_unreachable == OnUnreachable::Start => {
@@ -152,7 +192,7 @@ async fn patiently(place: &Place, on_unreachable: OnUnreachable) -> anyhow::Resu
                 return Ok(None);
             }
             Err(error) => {
-                tracing::warn!(%error, "the bucket cannot be asked; starting empty could bury a backup, so it is tried again");
+                tracing::warn!(%error, "the bucket cannot be asked; starting could bury a backup, so it is tried again");
                 tokio::time::sleep(PATIENCE).await;
             }
         }
@@ -178,6 +218,12 @@ async fn await_keys(settings: &Settings, place: &Place) -> anyhow::Result<Keys> 
 /// Beside the database: the id of the last restore that was asked for and done.
 fn marker(database: &Path) -> PathBuf {
     with_suffix(database, ".restored")
+}
+
+fn write_synced(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut file = std::fs::File::create(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
 }
 
 fn read_marker(database: &Path) -> anyhow::Result<Option<String>> {

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Place, print_json};
+use super::{Place, print, print_json};
 use crate::args::List;
 use crate::catalogue::{Catalogue, History, RestorePoint};
 use crate::clock::Moment;
@@ -76,7 +76,7 @@ pub(super) async fn run(settings: &Settings, flags: List) -> anyhow::Result<Exit
     } else if catalogue.is_empty() {
         eprintln!("there is no backup in {}", listing.bucket);
     } else {
-        print_table(&listing);
+        print_table(&listing)?;
     }
     Ok(Exit::Done)
 }
@@ -113,33 +113,34 @@ fn seed_listing(catalogue: &Catalogue) -> Vec<SeedListing> {
     catalogue.seed_objects.iter().map(listing).collect()
 }
 
-fn print_table(listing: &Listing) {
+fn print_table(listing: &Listing) -> anyhow::Result<()> {
     for timeline in &listing.timelines {
         let owner = timeline.owner.as_deref().map(|owner| format!(" of {owner}")).unwrap_or_default();
-        println!("timeline {}{owner}, {}", timeline.timeline, size(timeline.bytes));
+        print(&format!("timeline {}{owner}, {}", timeline.timeline, size(timeline.bytes)))?;
         if let Some(Range { from, to }) = &timeline.restorable {
-            println!("  restorable from {from} to {to}");
+            print(&format!("  restorable from {from} to {to}"))?;
         }
         let pins = |snapshot: &SnapshotListing| {
             let here =
                 |pin: &&PinListing| (pin.revision, pin.captured) == (snapshot.revision, snapshot.captured);
             timeline.pins.iter().filter(here).map(|pin| pin.name.as_str()).collect::<Vec<_>>().join(" ")
         };
-        println!("  {:>12}  {:24}  {:>10}  PINS", "REVISION", "CAPTURED", "SIZE");
+        print(&format!("  {:>12}  {:24}  {:>10}  PINS", "REVISION", "CAPTURED", "SIZE"))?;
         for snapshot in &timeline.snapshots {
             let (revision, captured) = (snapshot.revision.to_string(), snapshot.captured.to_string());
             let line =
                 format!("  {revision:>12}  {captured:24}  {:>10}  {}", size(snapshot.bytes), pins(snapshot));
-            println!("{}", line.trim_end());
+            print(line.trim_end())?;
         }
     }
     if !listing.seed_objects.is_empty() {
-        println!("objects of the seed format, opened by ENC_KEY");
+        print("objects of the seed format, opened by ENC_KEY")?;
         for object in &listing.seed_objects {
             let modified = object.modified.map(|moment| moment.to_string()).unwrap_or_default();
-            println!("  {:>12}  {modified:24}  {:>10}  {}", "", size(object.bytes), object.key);
+            print(&format!("  {:>12}  {modified:24}  {:>10}  {}", "", size(object.bytes), object.key))?;
         }
     }
+    Ok(())
 }
 
 fn size(bytes: u64) -> String {

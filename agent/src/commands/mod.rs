@@ -8,6 +8,7 @@ mod restore;
 mod run;
 mod snapshot;
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -109,10 +110,19 @@ fn database_path(settings: &Settings) -> PathBuf {
     settings.database().unwrap_or_else(|| PathBuf::from(DATABASE_PATHS[0]))
 }
 
+/// Prints a line of the result. A reader that has seen enough (`| head`) is no failure.
+fn print(line: &str) -> anyhow::Result<()> {
+    match writeln!(std::io::stdout(), "{line}") {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot print the result")
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Prints one JSON document.
 fn print_json(document: &impl serde::Serialize) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string_pretty(document).context("cannot print the result as JSON")?);
-    Ok(())
+    print(&serde_json::to_string_pretty(document).context("cannot print the result as JSON")?)
 }
 
 fn no_identity() -> anyhow::Error {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::{Place, no_identity, print_json};
+use super::{Place, no_identity, print, print_json};
 use crate::args;
 use crate::catalogue::{Catalogue, Stored};
 use crate::clock::Clock;
@@ -120,9 +120,9 @@ fn print_plan(plan: &Plan, as_json: bool) -> anyhow::Result<Exit> {
             "timeline": plan.timeline.to_string(), "point": plan.point, "objects": objects, "bytes": plan.bytes(),
         }))?;
     } else {
-        println!("timeline {}, {}, from {} bytes:", plan.timeline, plan.point, plan.bytes());
+        print(&format!("timeline {}, {}, from {} bytes:", plan.timeline, plan.point, plan.bytes()))?;
         for object in objects {
-            println!("  {} ({} bytes)", object.key, object.size);
+            print(&format!("  {} ({} bytes)", object.key, object.size))?;
         }
     }
     Ok(Exit::Done)
@@ -133,7 +133,7 @@ fn print_seed_plan(stored: &Stored, as_json: bool) -> anyhow::Result<Exit> {
         let object = json!({"key": stored.key, "bytes": stored.size});
         print_json(&json!({"objects": [object], "bytes": stored.size}))?;
     } else {
-        println!("{} ({} bytes, seed format)", stored.key, stored.size);
+        print(&format!("{} ({} bytes, seed format)", stored.key, stored.size))?;
     }
     Ok(Exit::Done)
 }
@@ -151,14 +151,15 @@ fn report(
         }))?;
         return Ok(Exit::Done);
     }
-    println!("restored {} at {point}", output.display());
+    print(&format!("restored {} at {point}", output.display()))?;
     if let Some(revision) = goes_on_at {
-        println!(
+        let line = format!(
             "the control plane goes on above revision {revision}, so that no watch sees time run backwards"
         );
+        print(&line)?;
     }
     if let Some(kept) = kept {
-        println!("what was there is kept as {}", kept.display());
+        print(&format!("what was there is kept as {}", kept.display()))?;
     }
     Ok(Exit::Done)
 }

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -16,10 +15,10 @@ use crate::error::Exit;
 use crate::key::Recipients;
 use crate::keyring::{self, KeyringError};
 use crate::metrics::Metrics;
-use crate::replicator::{Replicator, Rhythm};
+use crate::replicator::{Replicator, Report, Rhythm};
 use crate::settings::Settings;
 use crate::status::Status;
-use crate::{listen, shutdown};
+use crate::{listen, scratch, shutdown};
 
 /// How often the configuration and recipients files are looked at.
 const RELOAD: Duration = Duration::from_secs(2);
@@ -29,15 +28,15 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(settings: Settings, flags: Run) -> anyhow::Result<Exit> {
     let stop = shutdown::on_signal()?;
+    scratch::remove_stale(&std::env::temp_dir());
     let metrics = Metrics::default();
     let place = Place::open(&settings, Some(&metrics)).await?;
     let (status, statuses) = watch::channel(Status::default());
     let mut tasks = JoinSet::new();
     if let Some(address) = settings.listen().filter(|_| !flags.once) {
-        let listener = TcpListener::bind(address).await.with_context(|| {
-            format!("cannot listen on {address}: correct --listen, or end what listens there")
-        })?;
-        let watcher = listen::Watched { metrics: metrics.clone(), status: statuses.clone() };
+        let listener = listen::bind(address).await?;
+        let lag_limit = 2 * settings.snapshot_interval() + Duration::from_mins(1);
+        let watcher = listen::Watched { metrics: metrics.clone(), status: statuses.clone(), lag_limit };
         tasks.spawn(listen::serve(listener, watcher, stop.clone()));
     }
     let Some(capture) = first_capture(&place, &settings, flags.once, &stop).await? else {
@@ -46,7 +45,7 @@ pub(super) async fn run(settings: Settings, flags: Run) -> anyhow::Result<Exit> 
     let (rhythm, rhythms) = watch::channel(rhythm(&settings, capture.recipients.clone()));
     let database = settings.reload()?;
     let find = move || database_path(&database);
-    let replicator = Replicator::new(capture, find, rhythms, metrics, status);
+    let replicator = Replicator::new(capture, find, rhythms, Report { metrics, status });
     if flags.once {
         replicator.run_once().await?;
         return Ok(Exit::Done);
@@ -80,12 +79,14 @@ async fn first_capture(
     stop: &CancellationToken,
 ) -> anyhow::Result<Option<Capture<std::sync::Arc<crate::store::S3Store>>>> {
     loop {
-        let error = match place.capture(settings, false).await {
-            Ok(capture) => return Ok(Some(capture)),
-            Err(error) => error,
+        let error = tokio::select! {
+            captured = place.capture(settings, false) => match captured {
+                Ok(capture) => return Ok(Some(capture)),
+                Err(error) => error,
+            },
+            () = stop.cancelled() => return Ok(None),
         };
-        let away = matches!(error.downcast_ref(), Some(KeyringError::Store(error)) if error.is_retryable());
-        if once || !away {
+        if once || !is_away(&error) {
             return Err(error);
         }
         tracing::warn!(error = format!("{error:#}"), "the bucket does not answer; it is tried again");
@@ -94,6 +95,11 @@ async fn first_capture(
             () = tokio::time::sleep(PATIENCE) => {}
         }
     }
+}
+
+/// Whether the bucket could not be asked, and may be later.
+fn is_away(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(KeyringError::Store(error)) if error.is_retryable())
 }
 
 fn rhythm(settings: &Settings, recipients: Recipients) -> Rhythm {
@@ -122,12 +128,17 @@ async fn reload(
         if now == seen {
             continue;
         }
-        match read_again(&settings, &place).await {
+        let read = tokio::select! {
+            read = read_again(&settings, &place) => read,
+            () = stop.cancelled() => return Ok(()),
+        };
+        match read {
             Ok((read, rhythm)) => {
                 tracing::info!("settings were read again");
                 settings = read;
                 rhythms.send_replace(rhythm);
             }
+            Err(error) if is_away(&error) => continue,
             Err(error) => {
                 tracing::warn!(
                     error = format!("{error:#}"),

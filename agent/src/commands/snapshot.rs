@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::{Place, blocking, database_path};
+use super::{Place, blocking, database_path, print};
 use crate::args;
 use crate::capture::lock;
 use crate::clock::Clock;
@@ -33,7 +33,7 @@ pub(super) async fn run(settings: &Settings, flags: args::Snapshot) -> anyhow::R
     if let Some(name) = flags.name {
         capture.pin(&published.name, &PinRequest { name, keep_for: flags.keep }).await?;
     }
-    println!("{}", published.key);
+    print(&published.key)?;
     let (revision, bytes, took) = (published.copied.revision, published.bytes, published.took.as_secs_f64());
     eprintln!("snapshot at revision {revision} published: {bytes} bytes in {took:.1} s");
     Ok(Exit::Done)

@@ -31,6 +31,22 @@ const COMPARISONS: usize = 8;
 /// How many ids one comparison reads in a transaction: about 10 ms.
 const RANGE_IDS: i64 = 20_000;
 
+const ROWS_AFTER: &str = "SELECT * FROM kine WHERE id > ?1 ORDER BY id";
+
+/// The one row that kine changes in place, if it is not among the rows after.
+const COMPACT_ROW: &str = "SELECT * FROM kine WHERE name = 'compact_rev_key' AND id <= ?1";
+
+/// A range of the index of names: `gap-` and what begins with it.
+const GAP_AFTER: &str =
+    "SELECT EXISTS (SELECT 1 FROM kine WHERE name >= 'gap-' AND name < 'gap.' AND id > ?1)";
+
+const IDS_AFTER: &str = "SELECT id FROM kine WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT ?3";
+
+const LIVE_REVISION: &str = "SELECT coalesce(max(id), 0) FROM kine";
+
+const ROW: &str = "SELECT id, name, created, deleted, create_revision, prev_revision, lease, value
+                   FROM kine WHERE id = ?1";
+
 const COMPACT_REVISION: &str =
     "SELECT coalesce(max(prev_revision), 0) FROM kine WHERE name = 'compact_rev_key'";
 
@@ -65,11 +81,7 @@ impl Database {
     /// Whether a row as a restore writes it (and kine itself, when it skips a revision) comes after `revision`.
     pub fn jumps_after(&self, revision: Revision) -> Result<bool, DatabaseError> {
         self.read(|connection| {
-            connection.query_row(
-                "SELECT EXISTS (SELECT 1 FROM kine WHERE id > ?1 AND name = 'gap-' || id)",
-                [revision.to_sql()],
-                |row| row.get(0),
-            )
+            connection.prepare_cached(GAP_AFTER)?.query_row([revision.to_sql()], |row| row.get(0))
         })
     }
 
@@ -145,11 +157,13 @@ impl Database {
                 return Ok(None);
             }
             let mut rows = Vec::new();
-            let mut statement = connection
-                .prepare_cached("SELECT * FROM kine WHERE id > ?1 OR name = 'compact_rev_key' ORDER BY id")?;
-            let mut found = statement.query([*last])?;
-            while let Some(row) = found.next()? {
-                rows.push(full_row(row)?);
+            // Two look-ups by index: joined by OR they would scan the table, and kine would wait for it.
+            for sql in [ROWS_AFTER, COMPACT_ROW] {
+                let mut statement = connection.prepare_cached(sql)?;
+                let mut found = statement.query([*last])?;
+                while let Some(row) = found.next()? {
+                    rows.push(full_row(row)?);
+                }
             }
             let sequence = connection
                 .query_row("SELECT seq FROM sqlite_sequence WHERE name = 'kine'", [], |row| row.get(0))
@@ -164,13 +178,7 @@ impl Database {
 }
 
 fn row_digest(connection: &Connection, revision: Revision) -> rusqlite::Result<Option<Digest>> {
-    connection
-        .prepare_cached(
-            "SELECT id, name, created, deleted, create_revision, prev_revision, lease, value
-             FROM kine WHERE id = ?1",
-        )?
-        .query_row([revision.to_sql()], digest)
-        .optional()
+    connection.prepare_cached(ROW)?.query_row([revision.to_sql()], digest).optional()
 }
 
 /// Every column with its type and length before it, so that no two rows have the same bytes.
@@ -192,10 +200,8 @@ fn digest(row: &SqlRow<'_>) -> rusqlite::Result<Digest> {
 }
 
 fn position(connection: &Connection) -> rusqlite::Result<Position> {
-    let live = connection
-        .prepare_cached("SELECT coalesce(max(id), 0) FROM kine")?
-        .query_row([], |row| row.get(0))
-        .map(Revision::from_sql)?;
+    let live =
+        connection.prepare_cached(LIVE_REVISION)?.query_row([], |row| row.get(0)).map(Revision::from_sql)?;
     let compact = connection
         .prepare_cached(COMPACT_REVISION)?
         .query_row([], |row| row.get(0))
@@ -237,7 +243,7 @@ fn full_row(row: &SqlRow<'_>) -> rusqlite::Result<FullRow> {
 
 fn read_range(connection: &Connection, last: i64) -> rusqlite::Result<Vec<FullRow>> {
     let began = Instant::now();
-    let mut statement = connection.prepare_cached("SELECT * FROM kine WHERE id > ?1 ORDER BY id")?;
+    let mut statement = connection.prepare_cached(ROWS_AFTER)?;
     let mut found = statement.query([last])?;
     let (mut rows, mut bytes) = (Vec::new(), 0);
     while let Some(row) = found.next()? {
@@ -253,7 +259,7 @@ fn read_range(connection: &Connection, last: i64) -> rusqlite::Result<Vec<FullRo
 
 fn ids_after(connection: &Connection, from: i64, last: i64) -> rusqlite::Result<(Vec<i64>, i64)> {
     let ids: Vec<i64> = connection
-        .prepare_cached("SELECT id FROM kine WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT ?3")?
+        .prepare_cached(IDS_AFTER)?
         .query_map([from, last, RANGE_IDS], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
     let full = i64::try_from(ids.len()) == Ok(RANGE_IDS);
@@ -332,5 +338,31 @@ impl KineCopy<'_> {
                 .filter(|(kind, _)| kind != "table")
                 .try_for_each(|(_, sql)| connection.execute_batch(sql))
         })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// kine's compaction waits for whoever reads: no statement may walk the table.
+    #[test]
+    fn every_read_goes_by_an_index() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        vcluster_backup_tests::kine_shaped::create(&path, 10, 10).unwrap();
+        let connection = Connection::open(&path).unwrap();
+        for sql in [ROWS_AFTER, COMPACT_ROW, GAP_AFTER, IDS_AFTER, LIVE_REVISION, ROW, COMPACT_REVISION] {
+            let mut explain = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+            let parameters = vec![1i64; explain.parameter_count()];
+            let plan =
+                explain.query_map(params_from_iter(parameters), |row| row.get::<_, String>(3)).unwrap();
+            let plan: Vec<String> = plan.map(Result::unwrap).collect();
+            // The newest id is the index's last entry, found without a walk.
+            let searches = plan.iter().any(|step| step.contains("SEARCH"));
+            let walks = plan.iter().any(|step| step.contains("SCAN kine"));
+            assert!(searches && !walks, "{sql}: {plan:?}");
+        }
     }
 }

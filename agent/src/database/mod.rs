@@ -41,7 +41,7 @@ pub enum DatabaseError {
     #[error("{0} is empty: the control plane has not written to it yet")]
     Empty(PathBuf),
     /// Cannot be opened or read.
-    #[error("cannot read {path}")]
+    #[error("cannot read {path}: the agent must run as the user that the control plane runs as")]
     Read {
         /// The database.
         path: PathBuf,
@@ -50,7 +50,9 @@ pub enum DatabaseError {
         source: std::io::Error,
     },
     /// SQLite's own error.
-    #[error("SQLite cannot read {path}")]
+    #[error(
+        "SQLite cannot read {path}: check its folder's rights, the agent runs as the control plane's user"
+    )]
     Sqlite {
         /// The database.
         path: PathBuf,
@@ -96,8 +98,8 @@ pub struct Database {
     observer: ReadObserver,
     /// Opened while nobody had it open: true as long as no `-wal` appears.
     immutable: bool,
-    /// Device and inode: another file may come to lie at the path.
-    file: (u64, u64),
+    /// Another file may come to lie at the path, or this one be written while it was thought at rest.
+    file: FileState,
 }
 
 /// What a finished copy holds.
@@ -164,8 +166,8 @@ impl Database {
                 Copied { revision: Revision::ZERO, kind: DatabaseKind::Generic, tip: None, taken }
             }
         };
-        if self.immutable && wal(&self.path).exists() {
-            // Someone opened it meanwhile: what was read without locks may be torn.
+        if self.immutable && !self.is_current() {
+            // Someone wrote to it meanwhile: what was read without locks may be torn.
             return Err(DatabaseError::Restless(self.path.clone()));
         }
         Ok(copied)
@@ -174,8 +176,12 @@ impl Database {
     /// Whether this connection still reads the file at its path under locks. False once kine has opened a
     /// database that was opened at rest, or has replaced the file: then it must be opened again.
     pub fn is_current(&self) -> bool {
-        let same = std::fs::metadata(&self.path).is_ok_and(|now| (now.dev(), now.ino()) == self.file);
-        same && !(self.immutable && wal(&self.path).exists())
+        let Ok(now) = std::fs::metadata(&self.path).map(|metadata| FileState::of(&metadata)) else {
+            return false;
+        };
+        // An immutable connection keeps what it has read: it must notice a writer that came and went.
+        let untouched = now == self.file && !wal(&self.path).exists();
+        if self.immutable { untouched } else { now.inode == self.file.inode }
     }
 
     /// Opens the database anew if this connection no longer reads it under locks.
@@ -222,6 +228,26 @@ impl Database {
     }
 }
 
+/// What tells one state of a file from another without opening it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FileState {
+    /// Device and inode.
+    inode: (u64, u64),
+    size: u64,
+    /// Seconds and nanoseconds.
+    modified: (i64, i64),
+}
+
+impl FileState {
+    fn of(metadata: &std::fs::Metadata) -> Self {
+        Self {
+            inode: (metadata.dev(), metadata.ino()),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+        }
+    }
+}
+
 /// Opens an empty scratch database: no journal, no syncing, a small cache. It is read once and thrown away.
 fn open_scratch(scratch: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(scratch)?;
@@ -233,7 +259,7 @@ fn open_scratch(scratch: &Path) -> rusqlite::Result<Connection> {
 
 /// Whether there is a SQLite file at all, before SQLite (which would take any missing file for an empty
 /// database) is asked; which file it is, and whether it is in WAL mode.
-fn look(path: &Path) -> Result<((u64, u64), bool), DatabaseError> {
+fn look(path: &Path) -> Result<(FileState, bool), DatabaseError> {
     let read = |source: std::io::Error| match source.kind() {
         std::io::ErrorKind::NotFound => DatabaseError::Missing(path.to_owned()),
         _ => DatabaseError::Read { path: path.to_owned(), source },
@@ -253,7 +279,7 @@ fn look(path: &Path) -> Result<((u64, u64), bool), DatabaseError> {
         return Err(DatabaseError::NotSqlite(path.to_owned()));
     }
     // Byte 18, the write version, is 2 for WAL (sqlite.org/fileformat2.html §1.3.3).
-    Ok(((metadata.dev(), metadata.ino()), first.get(18) == Some(&2)))
+    Ok((FileState::of(&metadata), first.get(18) == Some(&2)))
 }
 
 /// `None` while there is no table.
@@ -270,10 +296,15 @@ fn kind(connection: &Connection) -> rusqlite::Result<Option<DatabaseKind>> {
     })
 }
 
-fn wal(path: &Path) -> PathBuf {
+/// `path` with something after its name: what SQLite keeps beside a database.
+pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push("-wal");
+    name.push(suffix);
     PathBuf::from(name)
+}
+
+fn wal(path: &Path) -> PathBuf {
+    with_suffix(path, "-wal")
 }
 
 /// An SQLite URI (sqlite.org/uri.html), with the bytes escaped that a path may hold and a URI may not.

@@ -23,7 +23,7 @@ pub enum KeyError {
     #[error("{0} holds no age identity: it needs a line that begins with AGE-SECRET-KEY-1")]
     NoIdentity(String),
     /// A key file could not be read.
-    #[error("cannot read {path}")]
+    #[error("cannot read {path}: check the path and its rights")]
     Read {
         /// The file.
         path: String,
@@ -81,9 +81,9 @@ pub fn read_recipients(path: &Path) -> Result<Vec<String>, KeyError> {
 /// The secret keys at hand.
 pub struct Identities(Vec<Identity>);
 
-impl From<Identity> for Identities {
-    fn from(identity: Identity) -> Self {
-        Self(vec![identity])
+impl From<Vec<Identity>> for Identities {
+    fn from(identities: Vec<Identity>) -> Self {
+        Self(identities)
     }
 }
 

@@ -21,6 +21,10 @@ use crate::store::{Store, StoreError};
 /// backwards; vcluster's own restore takes the same step (`BumpRevision`).
 const REVISION_BUMP: u64 = 1000;
 
+/// No cluster writes so much between a backup and its restore (a million writes a second for twelve days), and after
+/// a higher number kine soon had none left: names in a bucket are not signed.
+const LARGEST_JUMP: u64 = 1 << 40;
+
 /// Why a database could not be assembled.
 #[derive(Debug, thiserror::Error)]
 pub enum AssemblyError {
@@ -61,6 +65,24 @@ pub enum AssemblyError {
         #[source]
         source: io::Error,
     },
+    /// The bucket holds what this version cannot apply.
+    #[error(
+        "{segment} is a log segment, written by a newer version: restore with that, or a point at a snapshot"
+    )]
+    Newer {
+        /// The first of them.
+        segment: String,
+    },
+    /// A name in the bucket claims a revision that cannot be.
+    #[error(
+        "the bucket names revision {highest}, far above the {newest} of this backup: remove the object of that name, it is forged or foreign; the target was not touched"
+    )]
+    Implausible {
+        /// The highest revision named.
+        highest: Revision,
+        /// The newest in the restored database.
+        newest: Revision,
+    },
     /// SQLite refused what was assembled.
     #[error("the restored database is not sound ({problem}): the target was not touched")]
     Unsound {
@@ -87,14 +109,18 @@ pub struct Assembled {
     pub bumped_to: Option<Revision>,
 }
 
-/// Builds the database of `plan` in the empty file `scratch`.
+/// Builds the database of `plan` in the empty file `scratch`. `highest` is the revision that it must rise above.
 pub async fn assemble<S: Store + Clone>(
     store: &S,
     plan: &Plan,
     keys: Keys,
+    highest: Revision,
     scratch: &Path,
     progress: &Progress,
 ) -> Result<Assembled, AssemblyError> {
+    if let Some((segment, _)) = plan.segments.first() {
+        return Err(AssemblyError::Newer { segment: segment.to_string() });
+    }
     let (name, stored) = plan.snapshot.clone();
     let object = store.get(&stored.key).await?;
     let (path, bar) = (scratch.to_owned(), progress.clone());
@@ -113,7 +139,7 @@ pub async fn assemble<S: Store + Clone>(
         Ok::<_, AssemblyError>(header)
     })
     .await?;
-    let (path, highest) = (scratch.to_owned(), plan.highest_revision);
+    let path = scratch.to_owned();
     blocking(move || {
         let bumped_to = match header.content {
             Content::Snapshot { database: DatabaseKind::Kine, revision } => {
@@ -148,6 +174,9 @@ pub(super) fn check_and_bump(
     if let Some(promised) = promised.filter(|promised| *promised != newest) {
         let problem = format!("its newest revision is {newest}, not {promised}");
         return Err(AssemblyError::Unsound { problem });
+    }
+    if highest > newest.plus(LARGEST_JUMP) {
+        return Err(AssemblyError::Implausible { highest, newest });
     }
     let bumped = highest.max(newest).plus(REVISION_BUMP);
     // As kine itself fills a gap (pkg/logstructured/sqllog, Fill); tried: it goes on at the next revision and

@@ -11,9 +11,11 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+use crate::capture::blocking;
 use crate::catalogue::RestorePoint;
 use crate::clock::{Clock, Moment};
-use crate::header::Owner;
+use crate::database::Database;
+use crate::header::{DatabaseKind, Owner};
 use crate::key::Identities;
 use crate::pin::PinName;
 use crate::progress::Progress;
@@ -98,9 +100,24 @@ pub async fn carry_out<S: Store + Clone>(
     clock: Clock,
     progress: &Progress,
 ) -> Result<Restored, RestoreError> {
+    placement::check_unused(target)?;
+    let seen = revision_seen(target).await;
     let scratch = placement::scratch_beside(target)?;
-    let assembled = assembly::assemble(store, plan, keys, scratch.path(), progress).await?;
+    let highest = plan.highest_revision.max(seen);
+    let assembled = assembly::assemble(store, plan, keys, highest, scratch.path(), progress).await?;
     let kept = placement::place(scratch, target, clock.now())?;
     let Assembled { header, bumped_to } = assembled;
     Ok(Restored { point: plan.point, goes_on_at: bumped_to, owner: header.owner, kept })
+}
+
+/// The highest revision that clients of the database at `target` have seen; zero if it cannot be told. It may be above
+/// everything in the bucket.
+async fn revision_seen(target: &Path) -> Revision {
+    let target = target.to_owned();
+    blocking(move || {
+        let database = Database::open(&target, Arc::new(|_| {})).ok()?;
+        (database.kind() == DatabaseKind::Kine).then(|| database.sequence().ok()).flatten()
+    })
+    .await
+    .unwrap_or_default()
 }

@@ -6,24 +6,42 @@ use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{FlockOperation, fcntl_lock};
+use rustix::io::Errno;
 use tempfile::NamedTempFile;
 
 use crate::clock::Moment;
+use crate::database::with_suffix;
+use crate::scratch;
 
-/// A step of placement that failed, and on what.
+/// Why nothing was placed.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {step} {path}")]
-pub struct PlacementError {
-    step: &'static str,
-    path: PathBuf,
-    #[source]
-    source: io::Error,
+pub enum PlacementError {
+    /// A step failed.
+    #[error("cannot {step} {path}: check the volume's space and rights")]
+    Step {
+        /// What was tried.
+        step: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A control plane runs on the target.
+    #[error(
+        "{0} is in use: stop the control plane first, it would go on writing to the file that is moved aside"
+    )]
+    InUse(PathBuf),
+    /// A database appeared where there was none.
+    #[error("{0} has appeared meanwhile: it was left as it is")]
+    Appeared(PathBuf),
 }
 
 impl PlacementError {
     fn of(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
-        move |source| Self { step, path, source }
+        move |source| Self::Step { step, path, source }
     }
 }
 
@@ -33,15 +51,26 @@ pub fn scratch_beside(target: &Path) -> Result<NamedTempFile, PlacementError> {
     let folder = folder(target);
     fs::create_dir_all(&folder).map_err(PlacementError::of("make the folder", &folder))?;
     tempfile::Builder::new()
-        .prefix(".vcluster-backup-restore-")
+        .prefix(&scratch::prefix())
         .tempfile_in(&folder)
         .map_err(PlacementError::of("make a scratch file in", &folder))
+}
+
+/// Refuses a target that another process has open: SQLite holds a lock on it all the while, in WAL mode at least.
+pub fn check_unused(target: &Path) -> Result<(), PlacementError> {
+    let Ok(file) = File::options().read(true).write(true).open(target) else { return Ok(()) };
+    match fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::AGAIN | Errno::ACCESS) => Err(PlacementError::InUse(target.to_owned())),
+        // What knows no locks cannot be asked. The lock goes with the file.
+        _ => Ok(()),
+    }
 }
 
 /// Puts `database` in the target's place. An old database goes to `TARGET.before-restore-<time>` with the WAL
 /// that belongs to it; the path is returned.
 pub fn place(database: NamedTempFile, target: &Path, now: Moment) -> Result<Option<PathBuf>, PlacementError> {
     let folder = folder(target);
+    check_unused(target)?;
     copy_ownership(database.as_file(), target, &folder)
         .map_err(PlacementError::of("set owner and mode of", database.path()))?;
     database.as_file().sync_all().map_err(PlacementError::of("sync", database.path()))?;
@@ -59,9 +88,10 @@ pub fn place(database: NamedTempFile, target: &Path, now: Moment) -> Result<Opti
             kept = Some(to);
         }
     }
-    database
-        .persist(target)
-        .map_err(|error| PlacementError::of("put the restored database at", target)(error.error))?;
+    database.persist_noclobber(target).map_err(|error| match error.error.kind() {
+        io::ErrorKind::AlreadyExists => PlacementError::Appeared(target.to_owned()),
+        _ => PlacementError::of("put the restored database at", target)(error.error),
+    })?;
     File::open(&folder)
         .and_then(|folder| folder.sync_all())
         .map_err(PlacementError::of("sync the folder", &folder))?;
@@ -79,10 +109,14 @@ fn copy_ownership(file: &File, target: &Path, folder: &Path) -> io::Result<()> {
     };
     file.set_permissions(fs::Permissions::from_mode(mode))?;
     let mine = file.metadata()?;
-    if (mine.uid(), mine.gid()) != (like.uid(), like.gid()) {
-        std::os::unix::fs::fchown(file, Some(like.uid()), Some(like.gid()))?;
+    if (mine.uid(), mine.gid()) == (like.uid(), like.gid()) {
+        return Ok(());
     }
-    Ok(())
+    match std::os::unix::fs::fchown(file, Some(like.uid()), Some(like.gid())) {
+        // A volume's root belongs to root; who may not give files away runs as the control plane's own user.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !target.exists() => Ok(()),
+        changed => changed,
+    }
 }
 
 fn folder(target: &Path) -> PathBuf {
@@ -90,13 +124,6 @@ fn folder(target: &Path) -> PathBuf {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
         _ => PathBuf::from("."),
     }
-}
-
-/// `path` with something after its name.
-pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
 }
 
 #[cfg(test)]

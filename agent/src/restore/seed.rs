@@ -24,6 +24,8 @@ pub async fn carry_out<S: Store>(
     clock: Clock,
 ) -> Result<(Option<Revision>, Option<std::path::PathBuf>), RestoreError> {
     let mut object = store.get(&stored.key).await.map_err(AssemblyError::Store)?;
+    placement::check_unused(target)?;
+    let seen = super::revision_seen(target).await;
     let scratch = placement::scratch_beside(target)?;
     let (key, size) = (stored.key.clone(), stored.size);
     let scratch = blocking(move || {
@@ -41,7 +43,7 @@ pub async fn carry_out<S: Store>(
     })
     .await?;
     let path = scratch.path().to_owned();
-    let goes_on_at = blocking(move || assembly::check_and_bump(&path, None, Revision::ZERO)).await?;
+    let goes_on_at = blocking(move || assembly::check_and_bump(&path, None, seen)).await?;
     let kept = placement::place(scratch, target, clock.now())?;
     Ok((goes_on_at, kept))
 }

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use secrecy::SecretString;
 
-use crate::clock::Moment;
+use crate::catalogue::Listed;
 use crate::metrics::Code;
 
 pub use body::{ObjectReader, PartSender, PartWriter, Parts, parts};
@@ -74,17 +74,6 @@ pub enum Addressing {
     Auto,
 }
 
-/// An object as LIST tells it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listed {
-    /// The full key.
-    pub key: String,
-    /// Bytes.
-    pub size: u64,
-    /// When the store took it.
-    pub modified: Option<Moment>,
-}
-
 /// What a call to the store failed of. Each names the object or bucket and the way out.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -123,10 +112,12 @@ pub enum StoreError {
         cause: String,
     },
     /// No such object.
-    #[error("there is no object {0} in the bucket")]
+    #[error("there is no object {0} in the bucket: `vcluster-backup list` shows what is there")]
     NotFound(String),
     /// Another writer was first.
-    #[error("object {0} is there already, written by someone else")]
+    #[error(
+        "object {0} is there already, written by another agent: two must not back up the same database; stop one, or give each its own --prefix"
+    )]
     Exists(String),
     /// Nothing to sign with.
     #[error(
@@ -134,7 +125,7 @@ pub enum StoreError {
     )]
     NoCredentials,
     /// A credential file could not be read.
-    #[error("cannot read the S3 credentials in {path}")]
+    #[error("cannot read the S3 credentials in {path}: check the mounted Secret")]
     CredentialFile {
         /// The file.
         path: PathBuf,
@@ -149,7 +140,7 @@ pub enum StoreError {
     #[error("the upload of {0} was given up, nothing was published")]
     Abandoned(String),
     /// Any other answer.
-    #[error("{endpoint} failed to {operation} {object}: {code} {message}")]
+    #[error("{endpoint} failed to {operation} {object} ({code} {message}): the server's own log says more")]
     Failed {
         /// The verb.
         operation: &'static str,

@@ -13,7 +13,8 @@ use tokio::sync::{RwLock, mpsc};
 
 use super::body::{ObjectReader, PartWriter, Parts};
 use super::connection::connect;
-use super::{CredentialSource, Listed, Metadata, Store, StoreError, StoreSettings};
+use super::{CredentialSource, Metadata, Store, StoreError, StoreSettings};
+use crate::catalogue::Listed;
 use crate::clock::Moment;
 use crate::metrics::{Code, Metrics, Operation};
 
@@ -88,9 +89,8 @@ impl S3Store {
                         StoreError::NoBucket { bucket: self.settings.bucket.clone(), endpoint }
                     }
                     ("NoSuchKey" | "NotFound", _) | (_, 404) => StoreError::NotFound(object),
-                    ("PreconditionFailed" | "ConditionalRequestConflict", _) | (_, 412) => {
-                        StoreError::Exists(object)
-                    }
+                    // 409 is no verdict: another request on this key was under way.
+                    ("PreconditionFailed", _) | (_, 412) => StoreError::Exists(object),
                     (_, 401 | 403) => StoreError::Refused { operation, object, endpoint, code },
                     _ => StoreError::Failed { operation, object, endpoint, code, message },
                 }

@@ -7,6 +7,7 @@
 //!  none, and none was issued ──► a new one, alone: a response that is applied by half must not leave
 //!                                recipients without their identity
 //!  none, but one was issued ───► fatal: a new one could not read what is in the bucket
+//!  that of another XR ─────────► as if not looked for: a deleted cluster's goes with it
 //! ```
 
 pub mod escrow;
@@ -42,6 +43,8 @@ const RECIPIENT: &str = "age-recipient";
 enum Origin {
     /// Crossplane has not looked yet.
     Unresolved,
+    /// Its place is taken, by another XR or by what is being deleted.
+    Taken,
     /// There is none yet, and nowhere to put one.
     Homeless,
     /// Drawn just now.
@@ -74,6 +77,9 @@ impl Credentials {
             |identity: &Identity| issued == Some(Fingerprint::of(identity.recipient()).to_string().as_str());
         let origin = match (subject.request.required(required::IDENTITY), master) {
             (_, Some(master)) if is_issued(&master) => Origin::Derived(master),
+            (Required::Found(secret), _) if !object::is_free_for(secret, subject.xr.uid.as_deref()) => {
+                Origin::Taken
+            }
             (Required::Found(secret), master) => {
                 let found = stored(subject, secret)?;
                 if issued.is_some() && !is_issued(&found) {
@@ -87,7 +93,9 @@ impl Credentials {
                 });
             }
             // What was not looked for yet makes no difference to a key that is stored nowhere.
-            (Required::Missing | Required::Unresolved, Some(master)) if issued.is_none() => {
+            (Required::Missing | Required::Unresolved, Some(master))
+                if issued.is_none() && !contradicts(subject, &master) =>
+            {
                 Origin::Derived(master)
             }
             (Required::Unresolved, _) => Origin::Unresolved,
@@ -113,7 +121,7 @@ impl Credentials {
     fn identity(&self) -> Option<&Identity> {
         match &self.origin {
             Origin::Stored(identity, _) | Origin::Derived(identity) => Some(identity),
-            Origin::Unresolved | Origin::Homeless | Origin::Drawn(_) => None,
+            Origin::Unresolved | Origin::Taken | Origin::Homeless | Origin::Drawn(_) => None,
         }
     }
 
@@ -152,6 +160,13 @@ impl Credentials {
                 keep(subject, response, &[key::IDENTITY, key::KEYS]);
                 let message = format!("Secret {place} is being looked for.");
                 Err(Condition::unknown(kind, Reason::Resolving, message))
+            }
+            Origin::Taken => {
+                keep(subject, response, &[key::IDENTITY, key::KEYS]);
+                let message = format!(
+                    "Secret {place} belongs to another Vcluster or is being deleted; if it does not go away by itself, look at its ownerReferences and finalizers."
+                );
+                Err(Condition::no(kind, Reason::IdentityTaken, message))
             }
             Origin::Homeless => Err(awaiting_namespace(&place.namespace)),
             Origin::Drawn(identity) => {
@@ -358,6 +373,14 @@ fn identity_secret(subject: &Subject, identity: &Identity) -> Result<Value, Fata
     // A second, differing draw from a stale reading is refused by the API server, not written over the first.
     secret["immutable"] = json!(true);
     Ok(secret)
+}
+
+/// Whether there is, or are recipients of, another identity than the one that is derived.
+fn contradicts(subject: &Subject, derived: &Identity) -> bool {
+    let own = subject.request.observed(key::KEYS).map(|keys| entry(keys, "recipients").unwrap_or_default());
+    let derived = derived.recipient().to_string();
+    subject.request.observed(key::IDENTITY).is_some()
+        || own.is_some_and(|own| own.split(|byte| *byte == b'\n').next() != Some(derived.as_bytes()))
 }
 
 /// Whether an identity was ever issued: the status says so, or there are recipients that belong to one.

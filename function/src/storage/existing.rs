@@ -6,7 +6,7 @@ use super::{Access, Step};
 use crate::condition::{Kind, Reason};
 use crate::fatal::Fatal;
 use crate::input::Existing;
-use crate::names::required;
+use crate::names::{key, required};
 use crate::object::entry;
 use crate::subject::Subject;
 
@@ -30,9 +30,18 @@ pub fn access(subject: &Subject, existing: &Existing) -> Result<Access, Fatal> {
     Ok(Access { bucket: existing.bucket.clone(), prefix: Some(prefix), secret: subject.names.keys().name })
 }
 
-/// There is nothing to wait for.
-pub fn step(access: &Access) -> Step {
-    Step::Done(Reason::Given, format!("The platform gives bucket {}.", access.bucket))
+/// There is nothing to wait for; refused while there is a bucket of this XR's own, which would be deleted by not
+/// being composed.
+pub fn step(subject: &Subject, access: &Access) -> Result<Step, Fatal> {
+    if subject.request.observed(key::BUCKET).is_some() {
+        return Err(Fatal::new(
+            "input.storage.provisioner",
+            format_args!("the backups so far are in bucket {}, which ProviderMinio made and which would go with it", subject.names.bucket),
+            "set it back to ProviderMinio; for Existing make a new cluster, or drop this one's backups first (spec.backup.enabled: false, deletionPolicy: Delete)",
+        )
+        .shown_as(Kind::StorageReady, Reason::Refused));
+    }
+    Ok(Step::Done(Reason::Given, format!("The platform gives bucket {}.", access.bucket)))
 }
 
 /// Keys of a Secret and their bytes.
@@ -47,12 +56,12 @@ pub fn credentials(subject: &Subject) -> Result<Entries, String> {
     let secret = subject.request.required(required::STORAGE).found();
     ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]
         .into_iter()
-        .map(|key| {
-            let value = secret.and_then(|secret| entry(secret, key)).ok_or_else(|| {
+        .map(|field| {
+            let value = secret.and_then(|secret| entry(secret, field)).ok_or_else(|| {
                 let name = &existing.secret_ref.name;
-                format!("The platform's Secret {name} has no {key} yet; ask the platform to put it there.")
+                format!("The platform's Secret {name} has no {field} yet; ask the platform to put it there.")
             })?;
-            Ok((key, value))
+            Ok((field, value))
         })
         .collect()
 }

@@ -44,8 +44,9 @@ pub enum Step {
 /// Composes storage and tells how far it is.
 pub fn compose(subject: &Subject, access: &Access, response: &mut Response) -> Result<(), Fatal> {
     let step = match subject.input.storage.provisioner {
-        Provisioner::Existing => existing::step(access),
-        _ => provider_minio::compose(subject, access, response)?,
+        Provisioner::Existing if subject.wanted() != Wanted::Dropped => existing::step(subject, access)?,
+        // What was made by this one is dropped by it too, whoever provides storage now.
+        _ => provider_minio::compose(subject, &provider_minio::access(subject), response)?,
     };
     if subject.wanted() != Wanted::On {
         let message = "Backup is switched off; bucket and credentials that were made stay until deletionPolicy is Delete.";

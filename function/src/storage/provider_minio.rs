@@ -45,8 +45,8 @@ pub fn compose(subject: &Subject, access: &Access, response: &mut Response) -> R
         response.compose(key::BUCKET, &bucket(subject, access)?, request.is_ready(key::BUCKET));
     }
     // A bucket of this name may be somebody else's, by the user's choice or because `a`/`b-c` and `a-b`/`c` make
-    // one name. The provider makes only what is not there yet, so one that became ready is this XR's own; policies
-    // and users some of its versions take over.
+    // one name. The provider makes only what is not there yet (operator/{bucket/observe,policy/create}.go), so one
+    // that became ready is this XR's own: no user before it, and no policy for a bucket that a user chose.
     let owns_bucket = request.is_ready(key::BUCKET);
     let is_own_choice = subject.xr.spec.backup.bucket.is_some();
     if keep(key::POLICY) && (owns_bucket || !is_own_choice || is_observed(key::POLICY)) {

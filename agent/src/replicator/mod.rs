@@ -3,7 +3,9 @@
 //! It looks at the database every sync interval, which costs two index look-ups. A snapshot is taken at the
 //! start, at the snapshot interval if anything has changed, when a pin asks for one, and at the end.
 
-use std::path::PathBuf;
+mod report;
+
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -12,25 +14,27 @@ use tokio_util::sync::CancellationToken;
 
 use crate::capture::{Capture, CaptureError, SharedDatabase, blocking, lock};
 use crate::catalogue::{Catalogue, History};
-use crate::cause;
-use crate::clock::Moment;
 use crate::continuity;
-use crate::database::{Database, DatabaseError, Position, ReadObserver};
+use crate::database::{Database, DatabaseError, Position, with_suffix};
 use crate::header::DatabaseKind;
 use crate::key::Recipients;
-use crate::metrics::{Kind, Metrics, RevisionKind};
 use crate::object_name::ObjectName;
 use crate::pin::{PinName, PinRequest};
 use crate::revision::Revision;
-use crate::status::{Phase, Status};
 use crate::store::{Store, StoreError};
 use crate::timeline::Timeline;
+
+pub use report::Report;
 
 /// The longest pause after failures: a bucket that is back is noticed within it.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// kine is taken to have written its last when nothing has changed for so long after SIGTERM.
-const QUIET: Duration = Duration::from_millis(500);
+/// Between two looks after SIGTERM.
+const LAST_LOOKS: Duration = Duration::from_millis(200);
+
+/// After SIGTERM changes are shipped this often while kine still writes, and no change older than twice this may be
+/// left when the grace is over.
+const LAST_SYNCS: Duration = Duration::from_secs(1);
 
 /// What may change while the replicator runs.
 #[derive(Clone)]
@@ -108,16 +112,15 @@ pub struct Replicator<S> {
     capture: Capture<S>,
     find: Box<dyn Fn() -> PathBuf + Send + Sync>,
     rhythm: watch::Receiver<Rhythm>,
-    metrics: Metrics,
-    status: watch::Sender<Status>,
+    report: Report,
     database: Option<SharedDatabase>,
     timeline: Option<Timeline>,
     shipped: Option<Shipped>,
     pinned: Vec<PinName>,
     /// When the oldest change that is not in the bucket was first seen.
     pending_since: Option<Instant>,
-    /// A snapshot is due at once: the process has just started.
-    fresh: bool,
+    /// Whatever is pending is due at once: the process has just started, or is about to end.
+    urgent: bool,
 }
 
 impl<S: Store + Clone> Replicator<S> {
@@ -126,29 +129,40 @@ impl<S: Store + Clone> Replicator<S> {
         capture: Capture<S>,
         find: impl Fn() -> PathBuf + Send + Sync + 'static,
         rhythm: watch::Receiver<Rhythm>,
-        metrics: Metrics,
-        status: watch::Sender<Status>,
+        report: Report,
     ) -> Self {
         let (pinned, find) = (Vec::new(), Box::new(find));
         let (database, timeline, shipped, pending_since) = (None, None, None, None);
-        let fresh = true;
-        Self {
-            capture,
-            find,
-            rhythm,
-            metrics,
-            status,
-            database,
-            timeline,
-            shipped,
-            pinned,
-            pending_since,
-            fresh,
+        let urgent = true;
+        Self { capture, find, rhythm, report, database, timeline, shipped, pinned, pending_since, urgent }
+    }
+
+    /// Replicates until `stop`, then ships what is left; ends when `grace` is over, whatever is under way.
+    pub async fn run(mut self, stop: CancellationToken, grace: Duration) -> Result<(), ReplicatorError> {
+        let path = (self.find)();
+        let over = async {
+            stop.cancelled().await;
+            tokio::time::sleep(grace).await;
+        };
+        let finished = tokio::select! {
+            finished = self.replicate(&stop) => Some(finished),
+            () = over => None,
+        };
+        self.report.stopped();
+        match finished {
+            Some(finished) => finished,
+            // kine still runs and writes: what it wrote just now is no loss of ours.
+            None if self.shipped.is_some() && self.lag() < 2 * LAST_SYNCS => Ok(()),
+            None => Err(ReplicatorError::Unshipped(path)),
         }
     }
 
-    /// Replicates until `stop`, then ships what is left within `grace`.
-    pub async fn run(mut self, stop: CancellationToken, grace: Duration) -> Result<(), ReplicatorError> {
+    /// Ships what is there, once.
+    pub async fn run_once(mut self) -> Result<(), ReplicatorError> {
+        self.turn().await
+    }
+
+    async fn replicate(&mut self, stop: &CancellationToken) -> Result<(), ReplicatorError> {
         let mut failures = 0;
         while !stop.is_cancelled() {
             let pause = match self.turn().await {
@@ -158,14 +172,16 @@ impl<S: Store + Clone> Replicator<S> {
                 }
                 Err(error) if error.is_final() => return Err(error),
                 Err(error) if error.is_waiting() => {
-                    self.wait_for_database(&error);
+                    // What comes to lie there next may have another history.
+                    (self.database, self.timeline) = (None, None);
+                    self.report.waiting(&error);
                     self.rhythm.borrow().sync_interval
                 }
                 Err(error) => {
                     failures += 1;
                     let pause =
                         Duration::from_millis(500).saturating_mul(1 << failures.min(8)).min(LONGEST_PAUSE);
-                    self.report_failure(&error, failures, pause);
+                    self.report.failure(&error, failures, self.lag(), pause);
                     pause
                 }
             };
@@ -174,12 +190,34 @@ impl<S: Store + Clone> Replicator<S> {
                 () = tokio::time::sleep(pause) => {}
             }
         }
-        self.finish(grace).await
+        self.finish().await
     }
 
-    /// Ships what is there, once.
-    pub async fn run_once(mut self) -> Result<(), ReplicatorError> {
-        self.turn().await
+    /// After SIGTERM: kine gets the same signal at the same time, and may still write until it has closed the
+    /// database.
+    async fn finish(&mut self) -> Result<(), ReplicatorError> {
+        let mut failures = 0;
+        loop {
+            // Asked before the look, which then sees all that was written before the close.
+            let closed = is_closed(&(self.find)());
+            self.urgent = closed || self.shipped.as_ref().is_none_or(|last| last.at.elapsed() >= LAST_SYNCS);
+            match self.turn().await {
+                Ok(()) if closed || self.is_generic() => {
+                    tracing::info!("everything is in the bucket");
+                    return Ok(());
+                }
+                Ok(()) => {}
+                Err(error) if error.is_waiting() => return Ok(()),
+                Err(error) if error.is_final() => return Err(error),
+                Err(error) => {
+                    failures += 1;
+                    self.report.failure(&error, failures, self.lag(), LAST_LOOKS);
+                }
+            }
+            // kine's last connection removes the -wal, and is not the last while this one is open.
+            self.database = None;
+            tokio::time::sleep(LAST_LOOKS).await;
+        }
     }
 
     /// One look, and whatever it makes due.
@@ -195,42 +233,43 @@ impl<S: Store + Clone> Replicator<S> {
         let pin = rhythm.pins.iter().find(|pin| !self.pinned.contains(&pin.name));
         let interval_over =
             self.shipped.as_ref().is_none_or(|last| last.at.elapsed() >= rhythm.snapshot_interval);
-        if pending && (self.fresh || interval_over || pin.is_some()) {
+        if pending && (self.urgent || interval_over || pin.is_some()) {
             self.capture.recipients = rhythm.recipients.clone();
             self.snapshot(&database, timeline, look).await?;
         }
-        self.fresh = false;
+        self.urgent = false;
         if let (Some(pin), Some(shipped)) = (pin, &self.shipped) {
             self.capture.pin(&shipped.name, pin).await?;
             tracing::info!(pin = %pin.name, revision = %shipped.revision, "pinned");
             self.pinned.push(pin.name.clone());
         }
-        self.report_success();
+        self.report.success(self.lag(), self.capture.clock.now());
         Ok(())
     }
 
     /// The open database; opened anew if another file lies at the path.
     async fn open(&mut self) -> Result<SharedDatabase, ReplicatorError> {
         let path = (self.find)();
-        if let Some(database) = &self.database
-            && lock(database).path() == path
-            && lock(database).is_current()
-        {
+        if let Some(database) = &self.database {
+            let database = lock(database);
+            if database.path() != path || !database.is_current() {
+                // Another file, or the same after someone wrote to it: it may hold another history.
+                self.timeline = None;
+            }
+        }
+        if let (Some(database), Some(_)) = (&self.database, self.timeline) {
             return Ok(database.clone());
         }
         // Closed before it is opened again: see `Database::refresh`.
         self.database = None;
-        let metrics = self.metrics.clone();
-        let observer: ReadObserver = Arc::new(move |lasted| metrics.read_transaction(lasted));
+        let observer = self.report.read_observer();
         let database = blocking(move || Database::open(&path, observer)).await?;
-        tracing::info!(database = %database.path().display(), "opened");
+        tracing::debug!(database = %database.path().display(), "opened");
         let database = Arc::new(Mutex::new(database));
         // What this connection counts as a version has no meaning for another.
         if let Some(shipped) = &mut self.shipped {
             shipped.version = None;
         }
-        // Another file may hold another history.
-        self.timeline = None;
         self.database = Some(database.clone());
         Ok(database)
     }
@@ -248,8 +287,7 @@ impl<S: Store + Clone> Replicator<S> {
         })
         .await?;
         if let Some(position) = look.position {
-            self.metrics.revision(RevisionKind::live, position.live);
-            self.metrics.revision(RevisionKind::compact, position.compact);
+            self.report.looked(position);
         }
         Ok(look)
     }
@@ -271,19 +309,20 @@ impl<S: Store + Clone> Replicator<S> {
             tracing::info!(timeline = %tip.timeline, revision = %tip.revision, "the database goes on this timeline");
             let history = catalogue.timelines.get(&tip.timeline);
             self.pinned = history.map(|history| history.pins.keys().cloned().collect()).unwrap_or_default();
-            self.set_restorable_from(history.and_then(History::oldest).map(|point| point.captured));
-            self.metrics.revision(RevisionKind::shipped, tip.revision);
+            let oldest = history.and_then(History::oldest).map(|point| point.captured);
+            self.report.resumed(tip.timeline, tip.revision, oldest);
             self.shipped =
                 Some(Shipped { name: tip.name, revision: tip.revision, version: None, at: Instant::now() });
             tip.timeline
         } else {
             let timeline = Timeline::open(capture.clock.now());
             tracing::info!(%timeline, "a new timeline begins: the bucket holds none that this database goes on");
+            self.report.resumed(timeline, Revision::ZERO, None);
             self.shipped = None;
+            self.pinned.clear();
             timeline
         };
         self.timeline = Some(timeline);
-        self.status.send_modify(|status| status.timeline = Some(timeline.to_string()));
         Ok(timeline)
     }
 
@@ -312,121 +351,27 @@ impl<S: Store + Clone> Replicator<S> {
         let published = match self.capture.snapshot(database, timeline).await {
             Ok(published) => published,
             Err(error) => {
-                self.metrics.failed(Kind::snapshot);
+                self.report.not_published();
                 return Err(error.into());
             }
         };
-        tracing::info!(
-            object = published.key,
-            revision = %published.copied.revision,
-            bytes = published.bytes,
-            seconds = published.took.as_secs_f64(),
-            "snapshot published"
-        );
+        self.report.published(&published, self.shipped.is_none());
         let revision = published.copied.revision;
-        self.metrics.snapshot(published.bytes, published.took);
-        self.metrics.revision(RevisionKind::shipped, revision);
-        if self.shipped.is_none() {
-            self.set_restorable_from(Some(published.captured));
-        }
         self.shipped = Some(Shipped { name: published.name, revision, version: Some(look.version), at });
         self.pending_since = None;
-        self.status.send_modify(|status| {
-            status.revision = revision;
-            status.size_bytes = published.bytes;
-        });
         Ok(())
-    }
-
-    /// After SIGTERM: kine gets the same signal at the same time, and may still write.
-    async fn finish(&mut self, grace: Duration) -> Result<(), ReplicatorError> {
-        let path = (self.find)();
-        let last = async {
-            loop {
-                self.fresh = true;
-                match self.turn().await {
-                    Ok(()) => {}
-                    Err(error) if error.is_waiting() => return Ok(()),
-                    Err(error) if error.is_final() => return Err(error),
-                    Err(error) => {
-                        self.report_failure(&error, 1, QUIET);
-                        tokio::time::sleep(QUIET).await;
-                        continue;
-                    }
-                }
-                tokio::time::sleep(QUIET).await;
-                let database = self.open().await?;
-                let look = self.look(&database).await?;
-                if !self.note_pending(look) {
-                    return Ok(());
-                }
-            }
-        };
-        let result = tokio::time::timeout(grace, last).await.unwrap_or(Err(ReplicatorError::Unshipped(path)));
-        self.status.send_modify(|status| status.phase = Phase::Stopped);
-        if result.is_ok() {
-            tracing::info!("everything is in the bucket");
-        }
-        result
     }
 
     fn lag(&self) -> Duration {
         self.pending_since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    fn set_restorable_from(&self, moment: Option<Moment>) {
-        if let Some(moment) = moment {
-            self.metrics.restorable_from(moment);
-        }
-        self.status.send_modify(|status| status.restorable_from = moment);
+    fn is_generic(&self) -> bool {
+        self.database.as_ref().is_some_and(|database| lock(database).kind() == DatabaseKind::Generic)
     }
+}
 
-    fn report_success(&self) {
-        let (now, lag) = (self.capture.clock.now(), self.lag());
-        self.metrics.lag(lag);
-        let everything_shipped = self.pending_since.is_none();
-        if everything_shipped {
-            self.metrics.success(now);
-        }
-        self.status.send_modify(|status| {
-            status.phase = Phase::Replicating;
-            status.lag_seconds = lag.as_secs_f64();
-            status.message.clear();
-            if everything_shipped {
-                status.last_success = Some(now);
-            }
-        });
-    }
-
-    fn report_failure(&self, error: &ReplicatorError, failures: u32, pause: Duration) {
-        let lag = self.lag();
-        self.metrics.lag(lag);
-        let message = cause::chain(error);
-        tracing::warn!(
-            error = message,
-            failures,
-            lag = lag.as_secs_f64(),
-            pause = pause.as_secs_f64(),
-            "not shipped"
-        );
-        self.status.send_modify(|status| {
-            status.phase = Phase::Failing;
-            status.lag_seconds = lag.as_secs_f64();
-            status.message = message;
-        });
-    }
-
-    fn wait_for_database(&mut self, error: &ReplicatorError) {
-        self.database = None;
-        let message = cause::chain(error);
-        self.status.send_if_modified(|status| {
-            let news = status.message != message;
-            if news {
-                tracing::info!(reason = message, "waiting for the control plane");
-                status.phase = Phase::Waiting;
-                status.message = message;
-            }
-            news
-        });
-    }
+/// Whether nobody has the database open: the last connection to close takes the -wal away.
+fn is_closed(path: &Path) -> bool {
+    !with_suffix(path, "-wal").exists()
 }

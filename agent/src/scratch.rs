@@ -1,0 +1,49 @@
+//! **Scratch files**: named by the process that makes them, so that what a killed one left behind is found and removed.
+//! They hold a database in the clear, and a volume has room for only so many.
+
+use std::path::Path;
+
+const NAME: &str = ".vcluster-backup-";
+
+/// How the names of this process's scratch files begin.
+pub fn prefix() -> String {
+    format!("{NAME}{}-", std::process::id())
+}
+
+/// Removes scratch files whose process is gone. To be called before this process makes one: in a pod every process has
+/// the same number, and what bears ours was left by the one before.
+pub fn remove_stale(folder: &Path) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let Some(maker) = maker(&name.to_string_lossy()) else { continue };
+        let is_gone = maker == std::process::id() || !Path::new(&format!("/proc/{maker}")).exists();
+        if is_gone && std::fs::remove_file(entry.path()).is_ok() {
+            tracing::info!(file = %entry.path().display(), "removed a scratch file that was left behind");
+        }
+    }
+}
+
+fn maker(name: &str) -> Option<u32> {
+    name.strip_prefix(NAME)?.split('-').next()?.parse().ok()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_nobody_uses_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        // Process 1 is always there; this number is above the kernel's highest.
+        let [own, gone, used, foreign] =
+            [prefix() + "a", format!("{NAME}4194305-b"), format!("{NAME}1-c"), ".other-4194305-d".to_owned()];
+        for name in [&own, &gone, &used, &foreign] {
+            std::fs::write(folder.path().join(name), "").unwrap();
+        }
+        remove_stale(folder.path());
+        assert!(!folder.path().join(own).exists() && !folder.path().join(gone).exists());
+        assert!(folder.path().join(used).exists() && folder.path().join(foreign).exists());
+    }
+}
