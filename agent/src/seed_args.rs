@@ -17,6 +17,9 @@ const WITH_VALUE: [(&str, &str); 10] = [
     ("insecure", "--insecure"),
 ];
 
+/// Those of them that are on or off.
+const SWITCHES: [&str; 2] = ["trace", "insecure"];
+
 /// Its flags that chose what to do.
 const VERBS: [&str; 3] = ["list", "restore", "decrypt"];
 
@@ -30,7 +33,7 @@ pub fn translate(typed: Vec<OsString>, bucket_in_environment: bool) -> Vec<OsStr
     if !typed.iter().skip(1).any(|argument| seed_flag(argument).is_some()) {
         return typed;
     }
-    let mut arguments = typed.into_iter();
+    let mut arguments = typed.into_iter().peekable();
     let mut translated: Vec<OsString> = arguments.next().into_iter().collect();
     let (mut verb, mut file) = (None, None);
     while let Some(argument) = arguments.next() {
@@ -42,7 +45,14 @@ pub fn translate(typed: Vec<OsString>, bucket_in_environment: bool) -> Vec<OsStr
             verb = Some(*known);
             continue;
         }
-        let value = inline.map(OsString::from).or_else(|| arguments.next()).unwrap_or_default();
+        let value = match inline {
+            Some(value) => value.into(),
+            // Go's switches stand alone; people write a value behind them all the same.
+            None if SWITCHES.contains(&flag.as_str()) => {
+                arguments.next_if(is_switch_value).unwrap_or_else(|| "true".into())
+            }
+            None => arguments.next().unwrap_or_default(),
+        };
         if flag == "backupFile" {
             file = Some(value.clone());
         }
@@ -64,6 +74,10 @@ pub fn translate(typed: Vec<OsString>, bucket_in_environment: bool) -> Vec<OsStr
         (_, _) => translated.push("run".into()),
     }
     translated
+}
+
+fn is_switch_value(argument: &OsString) -> bool {
+    argument.to_str().is_some_and(|text| ["0", "1", "true", "false"].contains(&text))
 }
 
 /// `-name` or `-name=value` of the Go program, with one dash.
@@ -103,6 +117,7 @@ mod tests {
                 "vb -restore -backupFile backup_1.db.enc -encKey k",
                 "vb --database=backup_1.db.enc --enc-key=k decrypt backup_1.db.enc --output backup_1.db.enc.restore",
             ),
+            ("vb -insecure -list -trace", "vb --insecure=true --trace=true list"),
             ("vb list --bucket b", "vb list --bucket b"),
             ("vb restore -o out.db --latest", "vb restore -o out.db --latest"),
             ("vb --help", "vb --help"),

@@ -45,14 +45,15 @@ fn answer(
     let subject = Subject { request, input: &input, xr: &xr, names: &names };
     require(&subject, response)?;
 
-    let report = Report::of(request.required(required::REPORT).found());
+    let fetched = request.required(required::REPORT);
+    let report = Report::of(fetched.found());
     let mut health = report.health(now, xr.spec.backup.stale_after.length());
     if subject.wanted() != Wanted::On {
         let message = "Backup is switched off: nothing is captured. Set spec.backup.enabled to true.";
         health = Condition::no(Kind::BackupHealthy, Reason::Disabled, message);
     }
-    // A refusal may come before Crossplane has fetched the report (up to v2.3): what was known of the agent stays.
-    if !matches!(request.required(required::REPORT), Required::Unresolved) {
+    // A refusal may come before Crossplane has fetched the report (up to v2.3): what was known then stays.
+    if !matches!(fetched, Required::Unresolved) || subject.wanted() != Wanted::On {
         response.set_condition(health.clone());
     }
 
@@ -60,6 +61,7 @@ fn answer(
     if release.is_asleep() && subject.wanted() == Wanted::On {
         let message = "The vcluster is scaled to zero; nothing changes.";
         health = Condition::unknown(Kind::BackupHealthy, Reason::Asleep, message);
+        response.set_condition(health.clone());
     }
     let access = Access::of(&subject)?;
     storage::compose(&subject, &access, response)?;

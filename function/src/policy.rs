@@ -52,7 +52,7 @@ const DENIED: [&str; 31] = [
     "sync.fromHost.secrets",
     "sync.toHost.namespaces",
     "experimental.deploy.host",
-    // Rules of a ClusterRole, up to 0.2x.
+    // Rules of a ClusterRole, up to 0.27.
     "experimental.genericSync",
     "experimental.multiNamespaceMode",
     "integrations",

@@ -163,7 +163,8 @@ impl Release {
 fn must_wait(subject: &Subject, release: &Value) -> bool {
     let is_there = |key| subject.request.observed(key).is_some();
     let has_storage = subject.uses_existing() || subject.request.is_ready(key::USER);
-    !sidecar::is_in(release) && !(is_there(key::KEYS) && is_there(key::CONFIG) && has_storage)
+    let has_all = is_there(key::KEYS) && is_there(key::CONFIG) && has_storage;
+    !has_all && !sidecar::is_in(release)
 }
 
 fn condition(subject: &Subject, observed: Option<&Value>) -> Condition {

@@ -254,3 +254,25 @@ impl RunAs {
         context
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_read_by_whoever_the_control_plane_runs_as() {
+        for (security, mode) in [
+            (json!({}), 0o400),
+            (json!({"containerSecurityContext": {"runAsUser": 0}}), 0o400),
+            (json!({"containerSecurityContext": {"runAsUser": 1000}}), 0o444),
+            (
+                json!({"containerSecurityContext": {"runAsUser": 1000}, "podSecurityContext": {"fsGroup": 1000}}),
+                0o400,
+            ),
+        ] {
+            let values = json!({"controlPlane": {"statefulSet": {"security": security}}});
+            let values = values.as_object().cloned().unwrap_or_default();
+            assert_eq!(RunAs::of(&Values::layered(&values, &Map::new())).secret_mode, mode, "{security}");
+        }
+    }
+}

@@ -211,3 +211,60 @@ fn a_lost_identity_is_never_made_anew() {
         assert_eq!(made, !refused, "{left:?}");
     }
 }
+
+#[test]
+fn a_deleted_clusters_identity_is_waited_for_and_never_remembered() {
+    let mut cluster = Cluster::new("claim");
+    let calm = Weather { applied: usize::MAX, stale: false, progress: true, first: 0 };
+    for _ in 0..6 {
+        cluster.reconcile(&calm);
+    }
+    // Deleted and made again: another uid, nothing observed, and the garbage collector is not through yet.
+    let mut left = cluster.objects["backup-identity"].clone();
+    let owner = json!({"kind": "XVcluster", "uid": cluster.case.xr["metadata"]["uid"], "controller": true});
+    left["metadata"]["ownerReferences"] = json!([owner]);
+    let mut case = Cluster::new("claim").case;
+    case.xr["metadata"]["uid"] = json!("1f6f3f9e-0000-4000-8000-00000000000f");
+    for deleting in [false, true] {
+        if deleting {
+            left["metadata"]["deletionTimestamp"] = json!("2026-11-22T12:00:00Z");
+        }
+        case.required = BTreeMap::from([("backup-identity".to_owned(), left.clone())]);
+        let response = run(case.request(), case.now(), &SystemRandom::new());
+        let desired = response.desired.unwrap();
+        assert!(
+            !desired.resources.contains_key("backup-identity")
+                && !desired.resources.contains_key("backup-keys")
+        );
+        let status = object::decode(desired.composite.unwrap().resource.as_ref().unwrap());
+        assert_eq!(status["status"]["backup"].get("fingerprint"), None);
+        case.xr["status"] = status["status"].clone();
+    }
+    case.required = BTreeMap::from([("backup-identity".to_owned(), json!("none"))]);
+    let desired = run(case.request(), case.now(), &SystemRandom::new()).desired.unwrap();
+    let drawn = object::decode(desired.resources["backup-identity"].resource.as_ref().unwrap());
+    assert_ne!(drawn["data"], left["data"]);
+}
+
+#[test]
+fn a_running_control_plane_is_restarted_only_when_all_that_it_mounts_is_there() {
+    for flavour in ["claim", "namespaced"] {
+        let mut cluster = Cluster::new(flavour);
+        let calm = Weather { applied: usize::MAX, stale: false, progress: true, first: 0 };
+        cluster.case.xr["spec"]["backup"] = json!({"enabled": false});
+        for _ in 0..3 {
+            cluster.reconcile(&calm);
+        }
+        cluster.case.xr["spec"]["backup"] = json!({"enabled": true});
+        let mut passes = 0;
+        let mut before = BTreeMap::new();
+        while !cluster.objects["vcluster"].to_string().contains("vcluster-backup-ensure") {
+            passes += 1;
+            assert!(passes < 10, "{flavour}: it never joins");
+            before.clone_from(&cluster.objects);
+            cluster.reconcile(&calm);
+        }
+        assert!(before.contains_key("backup-keys") && before.contains_key("backup-config"), "{flavour}");
+        assert!(before.get("backup-user").is_some_and(object::is_ready), "{flavour}");
+    }
+}

@@ -296,6 +296,26 @@ fn kind(connection: &Connection) -> rusqlite::Result<Option<DatabaseKind>> {
     })
 }
 
+/// Whether another process has the database at `path` open: in WAL mode SQLite holds a lock on it all the while. To be
+/// asked while this process has it closed, for the look by hand would drop its own locks.
+#[allow(clippy::cast_possible_truncation)] // the constants are 0, 1 and 2
+pub fn is_open_elsewhere(path: &Path) -> bool {
+    let Ok(file) = File::open(path) else { return false };
+    let mut lock = nix::libc::flock {
+        l_type: nix::libc::F_WRLCK as nix::libc::c_short,
+        l_whence: nix::libc::SEEK_SET as nix::libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    // Only asked for, never taken: a read-only mount allows that too.
+    match nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_GETLK(&mut lock)) {
+        Ok(_) => lock.l_type != nix::libc::F_UNLCK as nix::libc::c_short,
+        // What knows no locks cannot be asked; the -wal is there as long as a connection is.
+        Err(_) => wal(path).exists(),
+    }
+}
+
 /// `path` with something after its name: what SQLite keeps beside a database.
 pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();

@@ -5,7 +5,7 @@
 
 mod report;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::capture::{Capture, CaptureError, SharedDatabase, blocking, lock};
 use crate::catalogue::{Catalogue, History};
 use crate::continuity;
-use crate::database::{Database, DatabaseError, Position, with_suffix};
+use crate::database::{Database, DatabaseError, Position, is_open_elsewhere};
 use crate::header::DatabaseKind;
 use crate::key::Recipients;
 use crate::object_name::ObjectName;
@@ -198,8 +198,9 @@ impl<S: Store + Clone> Replicator<S> {
     async fn finish(&mut self) -> Result<(), ReplicatorError> {
         let mut failures = 0;
         loop {
+            self.database = None;
             // Asked before the look, which then sees all that was written before the close.
-            let closed = is_closed(&(self.find)());
+            let closed = !is_open_elsewhere(&(self.find)());
             self.urgent = closed || self.shipped.as_ref().is_none_or(|last| last.at.elapsed() >= LAST_SYNCS);
             match self.turn().await {
                 Ok(()) if closed || self.is_generic() => {
@@ -214,8 +215,6 @@ impl<S: Store + Clone> Replicator<S> {
                     self.report.failure(&error, failures, self.lag(), LAST_LOOKS);
                 }
             }
-            // kine's last connection removes the -wal, and is not the last while this one is open.
-            self.database = None;
             tokio::time::sleep(LAST_LOOKS).await;
         }
     }
@@ -369,9 +368,4 @@ impl<S: Store + Clone> Replicator<S> {
     fn is_generic(&self) -> bool {
         self.database.as_ref().is_some_and(|database| lock(database).kind() == DatabaseKind::Generic)
     }
-}
-
-/// Whether nobody has the database open: the last connection to close takes the -wal away.
-fn is_closed(path: &Path) -> bool {
-    !with_suffix(path, "-wal").exists()
 }

@@ -6,12 +6,10 @@ use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, fcntl_lock};
-use rustix::io::Errno;
 use tempfile::NamedTempFile;
 
 use crate::clock::Moment;
-use crate::database::with_suffix;
+use crate::database::{is_open_elsewhere, with_suffix};
 use crate::scratch;
 
 /// Why nothing was placed.
@@ -56,14 +54,9 @@ pub fn scratch_beside(target: &Path) -> Result<NamedTempFile, PlacementError> {
         .map_err(PlacementError::of("make a scratch file in", &folder))
 }
 
-/// Refuses a target that another process has open: SQLite holds a lock on it all the while, in WAL mode at least.
+/// Refuses a target that another process has open.
 pub fn check_unused(target: &Path) -> Result<(), PlacementError> {
-    let Ok(file) = File::options().read(true).write(true).open(target) else { return Ok(()) };
-    match fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Err(Errno::AGAIN | Errno::ACCESS) => Err(PlacementError::InUse(target.to_owned())),
-        // What knows no locks cannot be asked. The lock goes with the file.
-        _ => Ok(()),
-    }
+    if is_open_elsewhere(target) { Err(PlacementError::InUse(target.to_owned())) } else { Ok(()) }
 }
 
 /// Puts `database` in the target's place. An old database goes to `TARGET.before-restore-<time>` with the WAL

@@ -5,6 +5,7 @@ mod body;
 mod connection;
 mod s3;
 mod unverified;
+mod upload;
 
 use std::collections::BTreeMap;
 use std::io;

@@ -1,35 +1,29 @@
 //! S3, as any server speaks it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
-use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
-use bytes::Bytes;
 use tokio::sync::{RwLock, mpsc};
 
-use super::body::{ObjectReader, PartWriter, Parts};
+use super::body::{ObjectReader, Parts};
 use super::connection::connect;
 use super::{CredentialSource, Metadata, Store, StoreError, StoreSettings};
 use crate::catalogue::Listed;
 use crate::clock::Moment;
 use crate::metrics::{Code, Metrics, Operation};
 
-/// Metadata key that tells our own upload from another writer's when an answer was lost.
-const UPLOAD: &str = "upload";
-
 /// How often a broken download goes on where it broke.
 const RESUMPTIONS: u32 = 8;
 
 /// A bucket on an S3 server.
 pub struct S3Store {
-    settings: StoreSettings,
+    pub(super) settings: StoreSettings,
     client: RwLock<Client>,
     /// Cleared for good when the server answers that it does not know conditional writes.
-    conditional: AtomicBool,
+    pub(super) conditional: AtomicBool,
     metrics: Option<Metrics>,
 }
 
@@ -44,13 +38,13 @@ impl S3Store {
         self.settings.endpoint.clone().unwrap_or_else(|| format!("AWS S3 in {}", self.settings.region))
     }
 
-    async fn client(&self) -> Client {
+    pub(super) async fn client(&self) -> Client {
         self.client.read().await.clone()
     }
 
     /// Makes a call; if it is refused and the credentials are in files, reads them again and makes it once more:
     /// a rotated key must not need a restart of the control plane.
-    async fn call<T, F>(&self, op: Operation, call: impl Fn(Client) -> F) -> Result<T, StoreError>
+    pub(super) async fn call<T, F>(&self, op: Operation, call: impl Fn(Client) -> F) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, StoreError>>,
     {
@@ -73,7 +67,7 @@ impl S3Store {
     }
 
     /// Sorts the SDK's errors by type and code.
-    fn sort<E>(&self, operation: &'static str, object: &str, error: &SdkError<E>) -> StoreError
+    pub(super) fn sort<E>(&self, operation: &'static str, object: &str, error: &SdkError<E>) -> StoreError
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
@@ -102,164 +96,6 @@ impl S3Store {
             )),
             _ => StoreError::Unreachable { operation, object, endpoint, cause: innermost(error) },
         }
-    }
-
-    async fn put_whole(&self, key: &str, metadata: &Metadata, body: Bytes) -> Result<(), StoreError> {
-        self.call(Operation::put, |client| {
-            let body = body.clone();
-            async move {
-                let mut request = client
-                    .put_object()
-                    .bucket(&self.settings.bucket)
-                    .key(key)
-                    .body(ByteStream::from(body))
-                    .set_metadata(Some(metadata.clone().into_iter().collect()));
-                if self.conditional.load(Ordering::Relaxed) {
-                    request = request.if_none_match("*");
-                }
-                request.send().await.map(drop).map_err(|error| self.sort("write", key, &error))
-            }
-        })
-        .await
-    }
-
-    async fn put_multipart(
-        &self,
-        key: &str,
-        metadata: &Metadata,
-        first: Bytes,
-        mut rest: Parts,
-    ) -> Result<(), StoreError> {
-        let upload = self
-            .call(Operation::create_multipart, |client| async move {
-                client
-                    .create_multipart_upload()
-                    .bucket(&self.settings.bucket)
-                    .key(key)
-                    .set_metadata(Some(metadata.clone().into_iter().collect()))
-                    .send()
-                    .await
-                    .map_err(|error| self.sort("begin the upload of", key, &error))
-            })
-            .await?;
-        let upload = upload.upload_id().unwrap_or_default().to_owned();
-        let sent = self.send_parts(key, &upload, first, &mut rest).await;
-        let done = match sent {
-            Ok(completed) => self.unless_conditional(|| self.complete(key, &upload, completed.clone())).await,
-            Err(error) => Err(error),
-        };
-        if done.is_err() {
-            // What is left costs money and shows in no LIST; if this fails too, the bucket's lifecycle rule is left.
-            let client = self.client().await;
-            let aborted = client
-                .abort_multipart_upload()
-                .bucket(&self.settings.bucket)
-                .key(key)
-                .upload_id(&upload)
-                .send()
-                .await;
-            if let Err(error) = aborted {
-                tracing::warn!(
-                    object = key,
-                    error = innermost(&error),
-                    "parts of a failed upload were left behind"
-                );
-            }
-        }
-        done
-    }
-
-    async fn send_parts(
-        &self,
-        key: &str,
-        upload: &str,
-        first: Bytes,
-        rest: &mut Parts,
-    ) -> Result<CompletedMultipartUpload, StoreError> {
-        let mut completed = CompletedMultipartUpload::builder();
-        let mut next = Some(first);
-        let mut number = 0;
-        while let Some(part) = next {
-            number += 1;
-            let sent = self
-                .call(Operation::upload_part, |client| {
-                    let part = part.clone();
-                    async move {
-                        client
-                            .upload_part()
-                            .bucket(&self.settings.bucket)
-                            .key(key)
-                            .upload_id(upload)
-                            .part_number(number)
-                            .body(ByteStream::from(part))
-                            .send()
-                            .await
-                            .map_err(|error| self.sort("write a part of", key, &error))
-                    }
-                })
-                .await?;
-            completed = completed.parts(
-                CompletedPart::builder()
-                    .part_number(number)
-                    .set_e_tag(sent.e_tag().map(str::to_owned))
-                    .build(),
-            );
-            // Its memory goes to the part in the making.
-            drop(part);
-            next = rest.next().await.map_err(|_| StoreError::Abandoned(key.to_owned()))?;
-        }
-        Ok(completed.build())
-    }
-
-    async fn complete(
-        &self,
-        key: &str,
-        upload: &str,
-        parts: CompletedMultipartUpload,
-    ) -> Result<(), StoreError> {
-        self.call(Operation::complete_multipart, |client| {
-            let parts = parts.clone();
-            async move {
-                let mut request = client
-                    .complete_multipart_upload()
-                    .bucket(&self.settings.bucket)
-                    .key(key)
-                    .upload_id(upload)
-                    .multipart_upload(parts);
-                if self.conditional.load(Ordering::Relaxed) {
-                    request = request.if_none_match("*");
-                }
-                request.send().await.map(drop).map_err(|error| self.sort("publish", key, &error))
-            }
-        })
-        .await
-    }
-
-    /// Publishes, and once more without the condition if the server answers that it does not know it.
-    async fn unless_conditional<F>(&self, publish: impl Fn() -> F) -> Result<(), StoreError>
-    where
-        F: Future<Output = Result<(), StoreError>>,
-    {
-        match publish().await {
-            Err(StoreError::Failed { code, .. })
-                if (code == "NotImplemented" || code == "501")
-                    && self.conditional.swap(false, Ordering::Relaxed) =>
-            {
-                tracing::info!(
-                    "the store knows no conditional writes: another writer is looked for before each"
-                );
-                publish().await
-            }
-            result => result,
-        }
-    }
-
-    /// Whether a conflict is with our own upload, whose answer was lost and which was sent again.
-    async fn is_ours(&self, key: &str, upload: &str) -> Result<bool, StoreError> {
-        Ok(self
-            .head(key)
-            .await?
-            .is_some_and(|metadata| metadata.get(UPLOAD).is_some_and(|told| told == upload)))
     }
 
     async fn get_from(
@@ -397,7 +233,7 @@ impl S3Store {
         }
     }
 
-    async fn head(&self, key: &str) -> Result<Option<Metadata>, StoreError> {
+    pub(super) async fn head(&self, key: &str) -> Result<Option<Metadata>, StoreError> {
         self.call(Operation::head, |client| async move {
             let answer = client.head_object().bucket(&self.settings.bucket).key(key).send().await;
             match answer.map_err(|error| self.sort("look at", key, &error)) {
@@ -410,36 +246,6 @@ impl S3Store {
         })
         .await
     }
-
-    async fn put_new(&self, key: &str, metadata: &Metadata, mut parts: Parts) -> Result<(), StoreError> {
-        let abandoned = |_| StoreError::Abandoned(key.to_owned());
-        let first = parts.next().await.map_err(abandoned)?.unwrap_or_default();
-        let whole = first.len() < PartWriter::SMALLEST_PART;
-        if whole && parts.next().await.map_err(abandoned)?.is_some() {
-            return Err(StoreError::Settings(format!("a part of {key} is smaller than S3 takes")));
-        }
-        let upload = ulid::Ulid::generate().to_string();
-        let mut metadata = metadata.clone();
-        metadata.insert(UPLOAD.to_owned(), upload.clone());
-        if !self.conditional.load(Ordering::Relaxed) && self.head(key).await?.is_some() {
-            return Err(StoreError::Exists(key.to_owned()));
-        }
-        let result = if whole {
-            self.unless_conditional(|| self.put_whole(key, &metadata, first.clone())).await
-        } else {
-            self.put_multipart(key, &metadata, first, parts).await
-        };
-        match result {
-            // What follows a lost answer is a conflict, an unknown upload, or whatever else the server makes of it.
-            Err(error) if !matches!(error, StoreError::Abandoned(_)) => {
-                match self.is_ours(key, &upload).await {
-                    Ok(true) => Ok(()),
-                    _ => Err(error),
-                }
-            }
-            result => result,
-        }
-    }
 }
 
 /// Whether the standard chain of credentials came to its end.
@@ -449,7 +255,7 @@ fn lacks_credentials(error: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 /// The last error of a chain: the SDK's own words are about its inner workings.
-fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+pub(super) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     let mut last = error;
     while let Some(source) = last.source() {
         last = source;

@@ -36,8 +36,11 @@ pub fn step(subject: &Subject, access: &Access) -> Result<Step, Fatal> {
     if subject.request.observed(key::BUCKET).is_some() {
         return Err(Fatal::new(
             "input.storage.provisioner",
-            format_args!("the backups so far are in bucket {}, which ProviderMinio made and which would go with it", subject.names.bucket),
-            "set it back to ProviderMinio; for Existing make a new cluster, or drop this one's backups first (spec.backup.enabled: false, deletionPolicy: Delete)",
+            format_args!(
+                "the backups so far are in Bucket {}, which ProviderMinio made and which would go with it",
+                subject.names.bucket
+            ),
+            "set it back to ProviderMinio; to use Existing make a new cluster, or drop this one's backups first (spec.backup.enabled: false, deletionPolicy: Delete)",
         )
         .shown_as(Kind::StorageReady, Reason::Refused));
     }

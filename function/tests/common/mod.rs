@@ -106,17 +106,23 @@ impl Case {
     }
 }
 
-/// `ready`, `failing` and `exists` say what is needed of an observed object.
+/// `ready`, `failing` and `exists` say what is needed of an observed object. A release has the backup in it unless
+/// its `spec` is written down.
 pub fn observed(key: &str, value: &Value) -> Value {
     let status = |ready: &str, state: &str| json!({"status": {"atProvider": {"state": state}, "conditions": [{"type": "Ready", "status": ready}]}});
-    match value.as_str() {
+    let mut object = match value.as_str() {
         None => value.clone(),
         Some("ready") => status("True", "deployed"),
         Some("failing") => status("False", "failed"),
         Some("exists") => json!({}),
         Some("identity") => secret(key),
         Some(other) => panic!("observed.{key}: {other} is no shorthand"),
+    };
+    if key == "vcluster" && object.is_object() && object.get("spec").is_none() {
+        let containers = json!([{"name": "vcluster-backup-ensure"}]);
+        object["spec"] = json!({"forProvider": {"values": {"controlPlane": {"statefulSet": {"initContainers": containers}}}}});
     }
+    object
 }
 
 pub fn required(key: &str, value: &Value) -> Vec<Value> {
