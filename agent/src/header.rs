@@ -68,6 +68,18 @@ pub struct Owner {
     pub uid: Option<String>,
 }
 
+impl Owner {
+    /// The release's namespace.
+    pub fn namespace(&self) -> &str {
+        self.name.split_once('/').map_or("", |(namespace, _)| namespace)
+    }
+
+    /// The release's name.
+    pub fn release(&self) -> &str {
+        self.name.split_once('/').map_or("", |(_, release)| release)
+    }
+}
+
 impl FromStr for Owner {
     type Err = NotAnOwner;
 

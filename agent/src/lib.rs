@@ -6,7 +6,7 @@
 //! Modules, each using only those above it:
 //! - values: [`cause`], [`revision`], [`clock`], [`span`], [`timeline`], [`pin`], [`object_name`], [`signing`], [`header`],
 //!   [`key`], [`envelope`], [`snapshot`], [`catalogue`], [`retention`]
-//! - ports: [`store`] (S3), [`database`] (SQLite), [`scratch`], [`metrics`], [`status`], [`progress`]
+//! - ports: [`store`] (S3), [`database`] (SQLite), [`scratch`], [`cluster`] (the host's API), [`metrics`], [`status`], [`progress`]
 //! - work: [`continuity`], [`keyring`], [`capture`], [`replicator`], [`restore`], [`ensure`]
 //! - edge: [`args`] (as typed), [`seed_args`], [`settings`] (resolved), [`commands`], [`listen`],
 //!   [`telemetry`], [`shutdown`], [`error`] (exit codes)
@@ -18,6 +18,7 @@ pub mod capture;
 pub mod catalogue;
 pub mod cause;
 pub mod clock;
+pub mod cluster;
 pub mod commands;
 pub mod continuity;
 pub mod database;

@@ -164,7 +164,7 @@ impl Default for Metrics {
         };
         gauge(
             "last_success_timestamp_seconds",
-            "When everything captured was last in the bucket",
+            "When everything that was due was last in the bucket",
             &metrics.last_success,
         );
         gauge("lag_seconds", "Age of the oldest change that is not in the bucket", &metrics.lag);
@@ -237,7 +237,7 @@ impl Metrics {
         self.revision.get_or_create(&RevisionLabels { kind }).set(revision.to_sql());
     }
 
-    /// Everything captured is in the bucket.
+    /// Everything that was due is in the bucket.
     pub fn success(&self, now: crate::clock::Moment) {
         self.last_success.set(seconds(now));
     }

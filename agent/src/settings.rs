@@ -210,6 +210,12 @@ impl Settings {
         Ok(self.signing_key()?.map(|key| key.signer()))
     }
 
+    /// Whether there is a host cluster to report to: in a pod, or one that `KUBECONFIG` names (then true).
+    pub fn host_cluster(&self) -> Option<bool> {
+        let given = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        if given("KUBERNETES_SERVICE_HOST") { Some(false) } else { given("KUBECONFIG").then_some(true) }
+    }
+
     /// Whose backup this is.
     pub fn owner(&self) -> Option<&Owner> {
         self.joined.owner.as_ref()

@@ -29,7 +29,7 @@ pub struct Status {
     pub timeline: Option<String>,
     /// The newest revision in the bucket.
     pub revision: Revision,
-    /// When everything captured was last in the bucket.
+    /// When everything that was due was last in the bucket.
     pub last_success: Option<Moment>,
     /// Age of the oldest change that is not in the bucket, in seconds.
     pub lag_seconds: f64,

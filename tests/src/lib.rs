@@ -5,6 +5,7 @@
 //! listens on a free port ([`port`]), and every wait has a condition and a deadline ([`process`]).
 
 pub mod agent;
+pub mod api_server;
 pub mod crossplane;
 pub mod etcd;
 pub mod function;

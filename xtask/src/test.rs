@@ -24,7 +24,18 @@ pub struct Args {
 /// The folder of the end-to-end suite, whose tests are the only ones that need more than Rust.
 const END_TO_END: &str = "tests";
 /// What the end-to-end suite uses of the tools.
-const TOOLS: [&str; 8] = ["kine", "minio", "mc", "crossplane", "crossplane-core", "age", "zstd", "sqlite3"];
+const TOOLS: [&str; 10] = [
+    "kine",
+    "minio",
+    "mc",
+    "crossplane",
+    "crossplane-core",
+    "kube-apiserver",
+    "kubectl",
+    "age",
+    "zstd",
+    "sqlite3",
+];
 
 /// The task itself. Fails if a step did, or if `CI=true` and a test was skipped.
 pub fn run(args: &Args) -> ExitCode {

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use super::{Place, blocking, database_path, no_identity, print};
+use super::{Place, blocking, database_path, host, no_identity, print};
 use crate::args::Ensure;
+use crate::cause;
 use crate::clock::Clock;
+use crate::cluster::Cluster;
 use crate::continuity;
 use crate::database::{Database, DatabaseError, with_suffix};
 use crate::ensure::{Backup, Decision, OnUnreachable, Rules, Volume, decide};
@@ -119,11 +121,20 @@ async fn bring_back(
     // A point that is asked for may lie on any timeline; the newest is that of the backup that was decided on.
     let timeline = backup.filter(|_| id.is_none()).map(|backup| backup.timeline);
     let plan = plan(&place.catalogue().await?, target, timeline, &place.name)?;
-    let keys = await_keys(settings, place).await?;
+    let host = host::cluster(settings).await;
+    let done = read_marker(path)?;
+    let keys = await_keys(settings, place, host.as_ref(), done.as_deref()).await?;
+    host::tell(host.as_ref(), "Restoring", why, done.as_deref()).await;
     let progress = Progress::bytes("restoring", plan.bytes());
     let restored = restore::carry_out(&place.store, &plan, keys, path, Clock::SYSTEM, &progress).await;
     progress.finish();
-    let restored = restored?;
+    let restored = match restored {
+        Ok(restored) => restored,
+        Err(error) => {
+            host::tell(host.as_ref(), "Failed", &cause::chain(&error), done.as_deref()).await;
+            return Err(error.into());
+        }
+    };
     if let Some(id) = id {
         let marker = marker(path);
         write_synced(&marker, id).with_context(|| {
@@ -133,6 +144,7 @@ async fn bring_back(
             )
         })?;
     }
+    host::tell(host.as_ref(), "Restored", why, id.or(done.as_deref())).await;
     let kept = restored.kept.map(|kept| format!("; what was there is kept as {}", kept.display()));
     print(&format!("{why}: restored {}{}", plan.point, kept.unwrap_or_default()))?;
     Ok(Exit::Done)
@@ -200,7 +212,12 @@ async fn patiently(
 }
 
 /// The keys, waited for if the identity is to be handed over first.
-async fn await_keys(settings: &Settings, place: &Place) -> anyhow::Result<Keys> {
+async fn await_keys(
+    settings: &Settings,
+    place: &Place,
+    host: Option<&Cluster>,
+    done: Option<&str>,
+) -> anyhow::Result<Keys> {
     let mut told = false;
     while let Some(path) = settings.identity_file().filter(|path| !path.exists()) {
         if settings.passphrase().is_some() {
@@ -208,6 +225,7 @@ async fn await_keys(settings: &Settings, place: &Place) -> anyhow::Result<Keys> 
         }
         if !told {
             tracing::warn!(phase = "AwaitingKey", identity = %path.display(), "a restore waits for the identity");
+            host::tell(host, "AwaitingKey", "a restore waits for the identity", done).await;
             told = true;
         }
         tokio::time::sleep(KEY_PATIENCE).await;
@@ -226,7 +244,7 @@ fn write_synced(path: &Path, text: &str) -> std::io::Result<()> {
     file.sync_all()
 }
 
-fn read_marker(database: &Path) -> anyhow::Result<Option<String>> {
+pub(super) fn read_marker(database: &Path) -> anyhow::Result<Option<String>> {
     let path = marker(database);
     match std::fs::read_to_string(&path) {
         Ok(id) => Ok(Some(id)),

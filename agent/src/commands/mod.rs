@@ -2,6 +2,7 @@
 
 mod decrypt;
 mod ensure;
+mod host;
 mod keygen;
 mod list;
 mod restore;

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Place, database_path};
+use super::{Place, database_path, host};
 use crate::args::Run;
 use crate::capture::Capture;
 use crate::error::Exit;
@@ -51,6 +51,12 @@ pub(super) async fn run(settings: Settings, flags: Run) -> anyhow::Result<Exit> 
         return Ok(Exit::Done);
     }
     let grace = settings.shutdown_grace();
+    if let Some(cluster) = host::cluster(&settings).await {
+        tasks.spawn(host::keep_telling(cluster, statuses, database_path(&settings), stop.clone()));
+    }
+    if !settings.include().is_empty() {
+        tracing::warn!("--include: this version ships the database alone, not the files beside it");
+    }
     tasks.spawn(reload(settings, place, rhythm, stop.clone()));
     let mut replicated = {
         let stop = stop.clone();

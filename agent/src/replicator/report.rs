@@ -73,19 +73,15 @@ impl Report {
         self.metrics.failed(Kind::snapshot);
     }
 
-    /// A turn went well. `lag` is zero when the bucket holds everything.
+    /// A turn went well: whatever was due is in the bucket. `lag` is the age of what is not due yet.
     pub(super) fn success(&self, lag: Duration, now: Moment) {
         self.metrics.lag(lag);
-        if lag.is_zero() {
-            self.metrics.success(now);
-        }
+        self.metrics.success(now);
         self.status.send_modify(|status| {
             status.phase = Phase::Replicating;
             status.lag_seconds = lag.as_secs_f64();
             status.message.clear();
-            if lag.is_zero() {
-                status.last_success = Some(now);
-            }
+            status.last_success = Some(now);
         });
     }
 
