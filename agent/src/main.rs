@@ -14,7 +14,7 @@ const LAST_MOMENT: Duration = Duration::from_millis(500);
 fn main() -> ExitCode {
     let bucket_in_environment = std::env::var_os("BUCKET_NAME").is_some_and(|bucket| !bucket.is_empty());
     let cli = Cli::parse_from(seed_args::translate(std::env::args_os().collect(), bucket_in_environment));
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("error: cannot start: {error}");

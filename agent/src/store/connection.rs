@@ -90,16 +90,27 @@ fn http_client(settings: &StoreSettings) -> Result<SharedHttpClient, StoreError>
         }
         trusted = trusted.with_pem_certificate(pem);
     }
-    let context = TlsContext::builder()
-        .with_trust_store(trusted)
-        .build()
-        .map_err(|error| StoreError::Settings(format!("the CA file cannot be used: {error}")))?;
+    // Without TLS the system's certificates need not be in memory; but a chain of credentials may ask elsewhere.
+    let is_plain = settings.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http:"))
+        && !matches!(settings.credentials, CredentialSource::Standard);
+    let context = if is_plain { None } else { Some(tls_context(trusted)?) };
     Ok(Builder::new().build_with_connector_fn(move |timeouts, components| {
         let mut connector = Connector::builder().proxy_config(ProxyConfig::from_env());
         connector.set_sleep_impl(components.and_then(aws_sdk_s3::config::RuntimeComponents::sleep_impl));
         if let Some(timeouts) = timeouts {
             connector = connector.connector_settings(timeouts.clone());
         }
-        connector.tls_provider(Provider::Rustls(CryptoMode::Ring)).tls_context(context.clone()).build()
+        match &context {
+            None => connector.build_http(),
+            Some(context) => connector
+                .tls_provider(Provider::Rustls(CryptoMode::Ring))
+                .tls_context(context.clone())
+                .build(),
+        }
     }))
+}
+
+fn tls_context(trusted: TrustStore) -> Result<TlsContext, StoreError> {
+    let context = TlsContext::builder().with_trust_store(trusted).build();
+    context.map_err(|error| StoreError::Settings(format!("the CA file cannot be used: {error}")))
 }
