@@ -45,8 +45,6 @@ pub struct Plan {
     pub segments: Vec<(ObjectName, Stored)>,
     /// Where it ends.
     pub point: RestorePoint,
-    /// Rows above this revision are left out of the last segment.
-    pub up_to: Revision,
     /// What the restored database must rise above.
     pub highest_revision: Revision,
 }
@@ -162,7 +160,6 @@ fn route(timeline: Timeline, history: &History, target: &Target, highest_revisio
         snapshot,
         segments,
         point: reached,
-        up_to: point.revision,
         highest_revision,
     })
 }
