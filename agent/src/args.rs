@@ -17,6 +17,7 @@ use crate::ensure::{Adopt, AutoRestore, OnUnreachable};
 use crate::header::Owner;
 use crate::pin::{PinName, PinRequest};
 use crate::restore::RestoreRequest;
+use crate::restore::assembly::OnDamage;
 use crate::revision::Revision;
 use crate::signing::Signer;
 use crate::span;
@@ -72,7 +73,7 @@ pub struct Run {
     pub once: bool,
 }
 
-/// Flags of `ensure`; the configuration file has the same three keys.
+/// Flags of `ensure`; the configuration file has the same keys.
 #[derive(Args)]
 pub struct Ensure {
     /// When to restore without being asked: an empty volume, a damaged database, one behind the bucket
@@ -85,6 +86,9 @@ pub struct Ensure {
     /// Whether a backup of a deleted cluster of the same name may be taken over [default: never]
     #[arg(long, value_enum, env = "VCB_ADOPT")]
     pub adopt: Option<Adopt>,
+    /// What a bad object does to a restore: stop it, or restore up to it [default: fail]
+    #[arg(long, value_enum, env = "VCB_ON_DAMAGE")]
+    pub on_damage: Option<OnDamage>,
 }
 
 /// Flags of `snapshot`.
@@ -131,6 +135,9 @@ pub struct Restore {
     /// Show what would be restored, from which objects
     #[arg(long, env = "VCB_DRY_RUN", value_parser = FalseyValueParser::new())]
     pub dry_run: bool,
+    /// What a bad object does: stop the restore, or restore up to it, say what is missing, and exit 3
+    #[arg(long, value_enum, default_value = "fail", env = "VCB_ON_DAMAGE")]
+    pub on_damage: OnDamage,
     /// Refuse a bucket whose newest revision is below this one: it was rolled back
     #[arg(long, value_name = "REVISION", env = "VCB_EXPECT_AT_LEAST")]
     pub expect_at_least: Option<Revision>,
@@ -312,6 +319,9 @@ pub struct Common {
     /// As [`Ensure::adopt`], whose flag wins.
     #[arg(skip)]
     pub adopt: Option<Adopt>,
+    /// As [`Ensure::on_damage`], whose flag wins.
+    #[arg(skip)]
+    pub on_damage: Option<OnDamage>,
 }
 
 /// How much is logged.

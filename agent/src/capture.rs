@@ -1,23 +1,31 @@
 //! **Capture**: takes what the database holds and publishes it, encrypted and signed.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tempfile::NamedTempFile;
+use tokio_util::sync::CancellationToken;
 
+use crate::body::{Body, BodyWriter};
+use crate::catalogue::RestorePoint;
+use crate::chain::{Chain, Link};
 use crate::clock::{Clock, Moment};
 use crate::continuity;
-use crate::database::{Copied, Database, DatabaseError};
+use crate::database::{self, Copied, DatabaseError, Feed, SharedDatabase, lock};
 use crate::header::{Content, Header, Owner};
 use crate::key::Recipients;
+use crate::metrics::Metrics;
 use crate::object_name::{ObjectName, Prefix};
 use crate::pin::PinRequest;
 use crate::progress::Progress;
 use crate::scratch;
-use crate::signing::SigningKey;
+use crate::segment;
+use crate::signing::{Digest, SigningKey};
 use crate::snapshot;
 use crate::store::{Metadata, PartWriter, Parts, Store, StoreError, parts};
 use crate::timeline::Timeline;
@@ -25,8 +33,8 @@ use crate::timeline::Timeline;
 /// How often a copy is begun anew when kine replaces the database under it.
 const ATTEMPTS: u32 = 10;
 
-/// A database shared with the threads that may block on it.
-pub type SharedDatabase = Arc<Mutex<Database>>;
+/// A segment of more rows than this is ended: what is left follows in the next. Bounds memory and disk after an outage.
+const SEGMENT_BYTES: usize = 8 << 20;
 
 /// Why nothing was captured.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +49,7 @@ pub enum CaptureError {
     #[error("cannot use a scratch file in {folder}: TMPDIR names the folder for scratch files")]
     Scratch {
         /// The folder.
-        folder: std::path::PathBuf,
+        folder: PathBuf,
         /// Why.
         #[source]
         source: io::Error,
@@ -60,18 +68,38 @@ pub enum CaptureError {
 /// A published snapshot.
 #[derive(Debug, Clone)]
 pub struct Published {
-    /// Its name.
-    pub name: ObjectName,
+    /// Its history.
+    pub timeline: Timeline,
     /// Its full key.
     pub key: String,
-    /// What it holds.
-    pub copied: Copied,
-    /// When its newest row was captured.
-    pub captured: Moment,
+    /// The point that it holds.
+    pub point: RestorePoint,
+    /// The digest of its newest row, and the chain after that; `None` for a database that has no rows of kine's.
+    pub end: Option<(Digest, Chain)>,
     /// Its size in the bucket.
     pub bytes: u64,
     /// How long it took.
     pub took: Duration,
+}
+
+/// What the feed had.
+#[derive(Debug)]
+pub enum Read {
+    /// Nothing new.
+    Nothing,
+    /// Rows; whether more are waiting.
+    Rows(Body, bool),
+    /// Rows may be missing: the log cannot go on from where it was.
+    Broken,
+}
+
+/// An object that was uploaded, and what it must read back as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Uploaded {
+    /// Bytes in the bucket.
+    pub bytes: u64,
+    /// SHA-256 of them.
+    pub digest: Digest,
 }
 
 /// Everything that stays the same from one capture to the next.
@@ -89,38 +117,95 @@ pub struct Capture<S> {
     pub owner: Option<Owner>,
     /// What time it is.
     pub clock: Clock,
+    /// What is told of the cost; `None` for a process that does not stay.
+    pub metrics: Option<Metrics>,
     /// Whether a person waits for it.
     pub watched: bool,
+    /// The segments of this process.
+    pub own_keys: OwnKeys,
+}
+
+/// Keys of segments that this process has written, or tried to write: an answer may have been lost.
+#[derive(Clone, Default)]
+pub struct OwnKeys(Arc<Mutex<BTreeSet<String>>>);
+
+impl OwnKeys {
+    fn add(&self, key: &str) {
+        self.lock().insert(key.to_owned());
+    }
+
+    /// Whether this process wrote it.
+    pub fn contains(&self, key: &str) -> bool {
+        self.lock().contains(key)
+    }
+
+    /// Those that begin with this.
+    pub fn beginning_with(&self, prefix: &str) -> Vec<String> {
+        let keys = self.lock();
+        keys.range(prefix.to_owned()..).take_while(|key| key.starts_with(prefix)).cloned().collect()
+    }
+
+    /// Forgets all that sort before `key`.
+    pub fn forget_before(&self, key: &str) {
+        let mut keys = self.lock();
+        *keys = keys.split_off(key);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl<S: Store + Clone> Capture<S> {
-    /// Publishes one snapshot of the database on `timeline`.
+    /// Publishes one snapshot of the database on `timeline`. `since` is a link of the chain that it goes on; without
+    /// one a chain begins. It is captured at `not_before` at the earliest: time never runs backwards on a timeline.
     pub async fn snapshot(
         &self,
         database: &SharedDatabase,
         timeline: Timeline,
+        since: Option<Link>,
+        not_before: Option<Moment>,
+        cancel: &CancellationToken,
     ) -> Result<Published, CaptureError> {
-        let began = std::time::Instant::now();
-        let (scratch, copied) = self.copy(database).await?;
-        let captured = self.clock.now().minus(copied.taken.elapsed());
-        let header = Header {
-            content: Content::Snapshot { revision: copied.revision, database: copied.kind },
-            timeline,
-            captured,
-            parent: None,
-            owner: self.owner.clone(),
-            signer: self.signing_key.as_ref().map(|key| key.signer()),
-        };
-        let name = ObjectName::Snapshot { timeline, revision: copied.revision, captured };
-        let key = self.prefix.key(&name);
-        let metadata = continuity::metadata(self.owner.as_ref(), &copied);
-        let bytes = self.publish(&key, &metadata, header, scratch).await?;
-        Ok(Published { name, key, copied, captured, bytes, took: began.elapsed() })
+        let began = Instant::now();
+        let (scratch, copied) = self.copy(database, since, cancel).await?;
+        let taken = self.clock.now().minus(copied.taken.elapsed());
+        let captured = not_before.map_or(taken, |before| before.max(taken));
+        let content = Content::Snapshot { revision: copied.revision, database: copied.kind };
+        let header = self.header(content, timeline, captured, copied.chain);
+        // A chain begins with the header that it is not in yet.
+        let chain = copied.chain.unwrap_or_else(|| Chain::begin(&header.encode()));
+        let end = copied.tip.map(|tip| (tip, chain));
+        let key = self.prefix.key(&header.object_name());
+        let metadata = self.metadata(copied.tip, end.map(|(_, chain)| chain));
+        let file = scratch.reopen().map_err(scratch_error)?;
+        let bytes = self.publish_framed(&key, &metadata, header, file, cancel).await?;
+        let point = RestorePoint { revision: copied.revision, captured };
+        Ok(Published { timeline, key, point, end, bytes, took: began.elapsed() })
     }
 
-    /// Names a published snapshot, so that prune leaves it: until `keep` from now is over, or for ever.
-    pub async fn pin(&self, snapshot: &ObjectName, pin: &PinRequest) -> Result<(), CaptureError> {
-        let ObjectName::Snapshot { timeline, revision, captured } = *snapshot else { return Ok(()) };
+    /// Publishes an archive of files, whose digest tells whether it has changed.
+    pub async fn files(
+        &self,
+        timeline: Timeline,
+        archive: File,
+        digest: Digest,
+    ) -> Result<String, CaptureError> {
+        let header = self.header(Content::Files, timeline, self.clock.now(), None);
+        let key = self.prefix.key(&header.object_name());
+        let metadata = self.metadata(Some(digest), None);
+        self.publish_framed(&key, &metadata, header, archive, &CancellationToken::new()).await?;
+        Ok(key)
+    }
+
+    /// Names a snapshot's point, so that prune leaves it: until `keep_for` from now is over, or for ever.
+    pub async fn pin(
+        &self,
+        timeline: Timeline,
+        snapshot: RestorePoint,
+        pin: &PinRequest,
+    ) -> Result<(), CaptureError> {
+        let RestorePoint { revision, captured } = snapshot;
         let name = ObjectName::Pin { timeline, name: pin.name.clone(), revision, captured };
         let until = pin
             .keep_for
@@ -133,19 +218,101 @@ impl<S: Store + Clone> Capture<S> {
         }
     }
 
-    async fn copy(&self, database: &SharedDatabase) -> Result<(NamedTempFile, Copied), CaptureError> {
+    /// Reads what came after `link`, whose row has the digest `tip`, into a scratch file.
+    pub async fn read(
+        &self,
+        database: &SharedDatabase,
+        timeline: Timeline,
+        link: Link,
+        tip: Digest,
+        not_before: Moment,
+    ) -> Result<Read, CaptureError> {
+        let (database, clock) = (database.clone(), self.clock);
+        blocking(move || {
+            let mut feed = lock(&database).feed(link.revision, tip)?;
+            let mut body: Option<BodyWriter> = None;
+            let (mut bytes, mut more, mut broken) = (0, false, false);
+            loop {
+                let Feed::Rows { rows, cut } = feed else {
+                    // What was read before is exact; the next read finds out.
+                    broken = true;
+                    break;
+                };
+                let Some(last) = rows.last() else { break };
+                let reached = last.revision;
+                bytes += rows.iter().map(crate::row::Row::bytes).sum::<usize>();
+                let mut writer = match body.take() {
+                    Some(writer) => writer,
+                    None => BodyWriter::new(timeline, link).map_err(scratch_error)?,
+                };
+                writer.push(&rows, clock.now().max(not_before)).map_err(scratch_error)?;
+                body = Some(writer);
+                more = cut;
+                if !cut || bytes > SEGMENT_BYTES {
+                    break;
+                }
+                feed = lock(&database).feed_further(reached)?;
+            }
+            match body.map(BodyWriter::finish).transpose().map_err(scratch_error)?.flatten() {
+                Some(body) => Ok(Read::Rows(body, more || broken)),
+                None if broken => Ok(Read::Broken),
+                None => Ok(Read::Nothing),
+            }
+        })
+        .await
+    }
+
+    /// The name that a body's segment gets.
+    pub fn segment_name(&self, body: &Body) -> ObjectName {
+        let (from, to) = (body.parent.revision, body.end.revision);
+        ObjectName::Segment { timeline: body.timeline, from, to, captured: body.captured }
+    }
+
+    /// Publishes a body as a segment.
+    pub async fn segment(&self, body: &Body) -> Result<Uploaded, CaptureError> {
+        let content = Content::Segment { from: body.parent.revision, to: body.end.revision };
+        let header = self.header(content, body.timeline, body.captured, Some(body.parent.chain));
+        let key = self.prefix.key(&header.object_name());
+        self.own_keys.add(&key);
+        let metadata = self.metadata(Some(body.tip), Some(body.end.chain));
+        let mut lines = body.reader().map_err(scratch_error)?;
+        let (recipients, signing_key) = (self.recipients.clone(), self.signing_key.clone());
+        let seal = move |out: &mut PartWriter| {
+            segment::seal(&header, &mut lines, &recipients, signing_key.as_deref(), out)
+        };
+        self.publish(&key, &metadata, body.bytes, seal).await
+    }
+
+    fn header(
+        &self,
+        content: Content,
+        timeline: Timeline,
+        captured: Moment,
+        parent: Option<Chain>,
+    ) -> Header {
+        let signer = self.signing_key.as_ref().map(|key| key.signer());
+        Header { content, timeline, captured, parent, owner: self.owner.clone(), signer }
+    }
+
+    fn metadata(&self, tip: Option<Digest>, chain: Option<Chain>) -> Metadata {
+        let mut metadata = continuity::metadata(self.owner.as_ref(), tip, chain);
+        metadata.extend(self.metrics.as_ref().and_then(|metrics| metrics.usage().metadata()));
+        metadata
+    }
+
+    async fn copy(
+        &self,
+        database: &SharedDatabase,
+        since: Option<Link>,
+        cancel: &CancellationToken,
+    ) -> Result<(NamedTempFile, Copied), CaptureError> {
         let mut attempt = 0;
         loop {
-            let shared = database.clone();
+            let (shared, cancel) = (database.clone(), cancel.clone());
             let copied = blocking(move || {
-                let folder = std::env::temp_dir();
-                let scratch = tempfile::Builder::new()
-                    .prefix(&scratch::prefix())
-                    .tempfile_in(&folder)
-                    .map_err(|source| CaptureError::Scratch { folder, source })?;
-                let mut database = lock(&shared);
-                database.refresh()?;
-                let copied = database.copy_into(scratch.path())?;
+                let scratch = scratch::named().map_err(scratch_error)?;
+                lock(&shared).refresh()?;
+                let copied = database::copy(&shared, scratch.path(), since, &|| !cancel.is_cancelled())?;
                 Ok::<_, CaptureError>((scratch, copied))
             })
             .await;
@@ -160,29 +327,44 @@ impl<S: Store + Clone> Capture<S> {
         }
     }
 
+    /// Publishes a file in the frame of a snapshot.
+    async fn publish_framed(
+        &self,
+        key: &str,
+        metadata: &Metadata,
+        header: Header,
+        file: File,
+        cancel: &CancellationToken,
+    ) -> Result<u64, CaptureError> {
+        let expected = file.metadata().map_err(scratch_error)?.len();
+        let watched = self.watched;
+        let (recipients, signing_key, cancel) =
+            (self.recipients.clone(), self.signing_key.clone(), cancel.clone());
+        let seal = move |out: &mut PartWriter| {
+            let progress = if watched { Progress::bytes("uploading", expected) } else { Progress::hidden() };
+            let body = Cancellable { inner: progress.reading(file), cancel };
+            snapshot::seal(&header, body, &recipients, signing_key.as_deref(), out)?;
+            progress.finish();
+            Ok(())
+        };
+        Ok(self.publish(key, metadata, expected, seal).await?.bytes)
+    }
+
     /// Encrypts on one thread and uploads on another, a part at a time.
     async fn publish(
         &self,
         key: &str,
         metadata: &Metadata,
-        header: Header,
-        scratch: NamedTempFile,
-    ) -> Result<u64, CaptureError> {
+        expected: u64,
+        seal: impl FnOnce(&mut PartWriter) -> io::Result<()> + Send + 'static,
+    ) -> Result<Uploaded, CaptureError> {
         let (sender, receiver) = parts();
-        let watched = self.watched;
-        let (recipients, signing_key, object) =
-            (self.recipients.clone(), self.signing_key.clone(), key.to_owned());
+        let object = key.to_owned();
         let sealing = tokio::task::spawn_blocking(move || {
-            let seal_error = |source| CaptureError::Seal { object: object.clone(), source };
-            let file = File::open(scratch.path()).map_err(seal_error)?;
-            let expected = file.metadata().map_err(seal_error)?.len();
             let mut out = PartWriter::new(sender, expected);
-            let progress = if watched { Progress::bytes("uploading", expected) } else { Progress::hidden() };
-            let body = progress.reading(file);
-            snapshot::seal(&header, body, &recipients, signing_key.as_deref(), &mut out)
-                .map_err(seal_error)?;
-            progress.finish();
-            Ok(out.finish())
+            seal(&mut out).map_err(|source| CaptureError::Seal { object, source })?;
+            let (bytes, digest) = out.finish();
+            Ok(Uploaded { bytes, digest })
         });
         let stored = self.store.put_new(key, metadata, receiver).await;
         let sealed = join(sealing).await;
@@ -195,9 +377,23 @@ impl<S: Store + Clone> Capture<S> {
     }
 }
 
-/// The database, also after a panic elsewhere: it is only read.
-pub fn lock(database: &SharedDatabase) -> std::sync::MutexGuard<'_, Database> {
-    database.lock().unwrap_or_else(PoisonError::into_inner)
+/// Fails once it is cancelled, so that an upload is given up as one that cannot be read to its end.
+struct Cancellable<R> {
+    inner: R,
+    cancel: CancellationToken,
+}
+
+impl<R: io::Read> io::Read for Cancellable<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.cancel.is_cancelled() {
+            return Err(io::Error::other("the upload was given up"));
+        }
+        self.inner.read(buffer)
+    }
+}
+
+fn scratch_error(source: io::Error) -> CaptureError {
+    CaptureError::Scratch { folder: scratch::folder(), source }
 }
 
 /// Runs blocking work; a panic in it goes on here.

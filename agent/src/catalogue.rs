@@ -20,12 +20,12 @@ pub struct Catalogue {
 }
 
 /// One timeline's objects.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct History {
     /// Complete databases, by revision and time.
     pub snapshots: BTreeMap<(Revision, Moment), Stored>,
-    /// Rows between snapshots, by first and last revision; of equal ranges the one captured last counts.
-    pub segments: BTreeMap<(Revision, Revision), (Moment, Stored)>,
+    /// Rows, sorted. They may overlap: a merged one and those that it holds, or those of two writers.
+    pub segments: Vec<Segment>,
     /// Named restore points.
     pub pins: BTreeMap<PinName, (Revision, Moment)>,
     /// Archives of the files beside the database.
@@ -50,6 +50,26 @@ pub struct Stored {
     pub key: String,
     /// Bytes.
     pub size: u64,
+}
+
+/// A log segment as its name tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Segment {
+    /// The revision before its first row.
+    pub from: Revision,
+    /// Its last row.
+    pub to: Revision,
+    /// When that was captured.
+    pub captured: Moment,
+    /// The object.
+    pub stored: Stored,
+}
+
+impl Segment {
+    /// Its name on a timeline.
+    pub fn name(&self, timeline: Timeline) -> ObjectName {
+        ObjectName::Segment { timeline, from: self.from, to: self.to, captured: self.captured }
+    }
 }
 
 /// A revision and when it was captured.
@@ -85,6 +105,9 @@ impl Catalogue {
             };
             catalogue.add(name, stored);
         }
+        for history in catalogue.timelines.values_mut() {
+            history.segments.sort_by_key(|segment| (segment.from, segment.to, segment.captured));
+        }
         catalogue.seed_objects.sort_by_key(|(stored, modified)| (*modified, stored.key.clone()));
         catalogue
     }
@@ -95,10 +118,7 @@ impl Catalogue {
                 self.history(timeline).snapshots.insert((revision, captured), stored);
             }
             ObjectName::Segment { timeline, from, to, captured } => {
-                let segments = &mut self.history(timeline).segments;
-                if segments.get(&(from, to)).is_none_or(|(known, _)| *known < captured) {
-                    segments.insert((from, to), (captured, stored));
-                }
+                self.history(timeline).segments.push(Segment { from, to, captured, stored });
             }
             ObjectName::Pin { timeline, name, revision, captured } => {
                 // A name that was given twice means the later point.
@@ -121,12 +141,11 @@ impl Catalogue {
 
     /// The highest revision ever captured, on any timeline: what a restored database must rise above.
     pub fn highest_revision(&self) -> Revision {
-        self.timelines
-            .values()
-            .filter_map(History::newest)
-            .map(|point| point.revision)
-            .max()
-            .unwrap_or_default()
+        let of = |history: &History| {
+            let snapshots = history.snapshots.keys().map(|(revision, _)| *revision);
+            snapshots.chain(history.segments.iter().map(|segment| segment.to)).max()
+        };
+        self.timelines.values().filter_map(of).max().unwrap_or_default()
     }
 
     /// Whether there is nothing to restore.
@@ -138,32 +157,33 @@ impl Catalogue {
 impl History {
     /// The segments that lead on from `revision` without a gap, in order. Where several begin inside what is
     /// covered, the one that reaches furthest is taken, so that merged segments replace those they hold.
-    pub fn chain(&self, revision: Revision) -> Vec<(Revision, Revision, Moment, &Stored)> {
-        let mut chain = Vec::new();
-        let mut reached = revision;
+    pub fn chain(&self, revision: Revision) -> Vec<&Segment> {
+        let (mut chain, mut reached) = (Vec::new(), revision);
+        let mut segments = self.segments.iter().peekable();
+        let mut furthest: Option<&Segment> = None;
         loop {
-            let next = self
-                .segments
-                .iter()
-                .filter(|((from, to), _)| *from <= reached && *to > reached)
-                .max_by_key(|((_, to), _)| *to);
-            let Some(((from, to), (captured, stored))) = next else { return chain };
-            chain.push((*from, *to, *captured, stored));
-            reached = *to;
+            while let Some(segment) = segments.next_if(|segment| segment.from <= reached) {
+                furthest = furthest.into_iter().chain([segment]).max_by_key(|segment| segment.to);
+            }
+            let Some(next) = furthest.filter(|segment| segment.to > reached) else { return chain };
+            chain.push(next);
+            reached = next.to;
         }
+    }
+
+    /// The newest snapshot. Whatever can be reached from an older one can be reached from it.
+    pub fn newest_snapshot(&self) -> Option<RestorePoint> {
+        let ((revision, captured), _) = self.snapshots.last_key_value()?;
+        Some(RestorePoint { revision: *revision, captured: *captured })
     }
 
     /// The newest point that can be restored.
     pub fn newest(&self) -> Option<RestorePoint> {
-        self.snapshots
-            .keys()
-            .map(|(revision, captured)| {
-                self.chain(*revision).last().map_or(
-                    RestorePoint { revision: *revision, captured: *captured },
-                    |(_, to, captured, _)| RestorePoint { revision: *to, captured: *captured },
-                )
-            })
-            .max_by_key(|point| (point.revision, point.captured))
+        let snapshot = self.newest_snapshot()?;
+        let end = self.chain(snapshot.revision).last().copied();
+        Some(
+            end.map_or(snapshot, |segment| RestorePoint { revision: segment.to, captured: segment.captured }),
+        )
     }
 
     /// The oldest point that can be restored.
@@ -175,7 +195,7 @@ impl History {
     /// Bytes of all its objects.
     pub fn bytes(&self) -> u64 {
         let snapshots = self.snapshots.values().map(|stored| stored.size);
-        let segments = self.segments.values().map(|(_, stored)| stored.size);
+        let segments = self.segments.iter().map(|segment| segment.stored.size);
         snapshots.chain(segments).chain(self.files.values().map(|stored| stored.size)).sum()
     }
 }

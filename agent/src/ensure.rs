@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use crate::catalogue::RestorePoint;
 use crate::header::Owner;
+use crate::restore::assembly::OnDamage;
 use crate::restore::plan::Target;
 use crate::revision::Revision;
 use crate::timeline::Timeline;
@@ -65,6 +66,8 @@ pub struct Rules {
     pub on_unreachable: OnUnreachable,
     /// Whose backup may be taken over.
     pub adopt: Adopt,
+    /// What a bad object does to a restore.
+    pub on_damage: OnDamage,
 }
 
 /// The database as it lies on the volume.
@@ -195,7 +198,12 @@ mod tests {
     }
 
     fn rules(cases: &[AutoRestore]) -> Rules {
-        Rules { auto_restore: cases.to_vec(), on_unreachable: OnUnreachable::Block, adopt: Adopt::Never }
+        Rules {
+            auto_restore: cases.to_vec(),
+            on_unreachable: OnUnreachable::Block,
+            adopt: Adopt::Never,
+            on_damage: OnDamage::Fail,
+        }
     }
 
     fn word(decision: &Decision) -> &'static str {

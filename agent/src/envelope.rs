@@ -7,6 +7,7 @@ use age::stream::{StreamReader, StreamWriter};
 
 use crate::header::{Header, HeaderError, Trailer};
 use crate::key::{Identities, Recipients};
+use crate::object_name::ObjectName;
 use crate::signing::{Digest, Hasher, Signer};
 
 /// zstd's default level: on kine's values it takes a sixth of the time of age's work behind a slow disk, and
@@ -160,6 +161,15 @@ impl<R: BufRead> BufRead for HashingReader<R> {
         }
         self.inner.consume(amount);
     }
+}
+
+/// Holds a header against the name of its object: one that was moved or swapped is refused.
+pub fn check_name(name: &ObjectName, header: &Header) -> Result<(), OpenError> {
+    let told = header.object_name();
+    if told == *name {
+        return Ok(());
+    }
+    Err(OpenError::Swapped { name: name.to_string(), header: told.to_string() })
 }
 
 /// Holds a trailer against what was read and against the pinned signer.

@@ -122,6 +122,7 @@ fn classify(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         return Some(match error {
             ReplicatorError::Capture(error) => of_capture(error),
             ReplicatorError::Store(error) => of_store(error),
+            ReplicatorError::AnotherWriter(_) => Exit::AnotherWriter,
             ReplicatorError::Unshipped(_) => Exit::Failed,
         });
     }
@@ -172,7 +173,9 @@ fn of_assembly(error: &AssemblyError) -> Exit {
     match error {
         AssemblyError::Store(error) => of_store(error),
         AssemblyError::Object { source, .. } => of_open(source),
-        AssemblyError::Seed { .. } | AssemblyError::Implausible { .. } => Exit::WrongKey,
+        AssemblyError::Seed { .. } | AssemblyError::Implausible { .. } | AssemblyError::Unlinked { .. } => {
+            Exit::WrongKey
+        }
         _ => Exit::Failed,
     }
 }

@@ -6,7 +6,9 @@
 use std::fmt::Write as _;
 use std::str::FromStr;
 
+use crate::chain::Chain;
 use crate::clock::Moment;
+use crate::object_name::ObjectName;
 use crate::revision::Revision;
 use crate::signing::{Digest, Signature, Signer, SigningKey};
 use crate::timeline::Timeline;
@@ -40,6 +42,8 @@ pub enum Content {
         /// The last row.
         to: Revision,
     },
+    /// An archive of the files beside the database.
+    Files,
 }
 
 /// An object's first lines.
@@ -51,8 +55,8 @@ pub struct Header {
     pub timeline: Timeline,
     /// When its newest row was captured.
     pub captured: Moment,
-    /// Digest of the object before it in the chain; `None` at the start of a timeline.
-    pub parent: Option<Digest>,
+    /// The chain before a segment's first row, or at a snapshot's revision; `None` where a chain begins, and for files.
+    pub parent: Option<Chain>,
     /// Who wrote it: release namespace, name and XR uid.
     pub owner: Option<Owner>,
     /// Whose signature the trailer bears.
@@ -122,6 +126,16 @@ pub enum HeaderError {
 }
 
 impl Header {
+    /// The name of the object that it heads.
+    pub fn object_name(&self) -> ObjectName {
+        let (timeline, captured) = (self.timeline, self.captured);
+        match self.content {
+            Content::Snapshot { revision, .. } => ObjectName::Snapshot { timeline, revision, captured },
+            Content::Segment { from, to } => ObjectName::Segment { timeline, from, to, captured },
+            Content::Files => ObjectName::Files { timeline, captured },
+        }
+    }
+
     /// The header as lines.
     pub fn encode(&self) -> String {
         let mut text = String::new();
@@ -141,6 +155,10 @@ impl Header {
                 line("timeline", &self.timeline.to_string());
                 line("from", &from.to_string());
                 line("to", &to.to_string());
+            }
+            Content::Files => {
+                line("vcluster-backup", &format!("files {FORMAT}"));
+                line("timeline", &self.timeline.to_string());
             }
         }
         line("captured", &self.captured.to_string());
@@ -177,6 +195,7 @@ impl Header {
                 },
             },
             "segment" => Content::Segment { from: lines.parse("from")?, to: lines.parse("to")? },
+            "files" => Content::Files,
             other => return Err(damaged(&format!("unknown kind {other:?}"))),
         };
         let header = Self {
@@ -266,7 +285,7 @@ mod tests {
             content,
             timeline: Timeline::open(Moment::from_millis(1_790_000_000_000)),
             captured: Moment::from_millis(1_790_000_000_123),
-            parent: Some(Digest::of(b"before")),
+            parent: Some(Digest::of(b"before").to_string().parse().unwrap()),
             owner: Some("team-a/prod/9c0f".parse().unwrap()),
             signer: None,
         }
@@ -278,6 +297,7 @@ mod tests {
             Content::Snapshot { revision: Revision::from(9), database: DatabaseKind::Kine },
             Content::Snapshot { revision: Revision::from(2), database: DatabaseKind::Generic },
             Content::Segment { from: Revision::from(9), to: Revision::from(12) },
+            Content::Files,
         ] {
             let header = header(content);
             assert_eq!(Header::decode(&header.encode()).unwrap(), header);

@@ -71,7 +71,7 @@ pub async fn identities<S: Store>(
 }
 
 async fn wrapped<S: Store>(store: &S, prefix: &Prefix) -> Result<Vec<(String, Stored)>, StoreError> {
-    let listed = store.list(&format!("{}keys/", prefix.folder())).await?;
+    let listed = store.list(&format!("{}keys/", prefix.folder()), None).await?;
     Ok(Catalogue::new(prefix, &listed).wrapped_identities)
 }
 

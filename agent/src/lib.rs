@@ -4,23 +4,26 @@
 //! encrypted, to S3 without ever blocking kine, and brings it back.
 //!
 //! Modules, each using only those above it:
-//! - values: [`cause`], [`revision`], [`clock`], [`span`], [`timeline`], [`pin`], [`object_name`], [`signing`], [`header`],
-//!   [`key`], [`envelope`], [`snapshot`], [`catalogue`], [`retention`]
-//! - ports: [`store`] (S3), [`database`] (SQLite), [`scratch`], [`cluster`] (the host's API), [`metrics`], [`status`], [`progress`]
-//! - work: [`continuity`], [`keyring`], [`capture`], [`replicator`], [`restore`], [`ensure`]
+//! - values: [`cause`], [`revision`], [`clock`], [`span`], [`timeline`], [`pin`], [`object_name`], [`signing`], [`chain`],
+//!   [`header`], [`key`], [`envelope`], [`row`], [`segment`], [`snapshot`], [`catalogue`], [`retention`]
+//! - ports: [`store`] (S3), [`database`] (SQLite), [`scratch`], [`cluster`] (the host's API), [`cost`], [`metrics`], [`status`], [`progress`]
+//! - work: [`continuity`], [`keyring`], [`body`], [`capture`], [`merge`], [`replicator`], [`restore`], [`ensure`]
 //! - edge: [`args`] (as typed), [`seed_args`], [`settings`] (resolved), [`commands`], [`listen`],
 //!   [`telemetry`], [`shutdown`], [`error`] (exit codes)
 
 #![forbid(unsafe_code)]
 
 pub mod args;
+pub mod body;
 pub mod capture;
 pub mod catalogue;
 pub mod cause;
+pub mod chain;
 pub mod clock;
 pub mod cluster;
 pub mod commands;
 pub mod continuity;
+pub mod cost;
 pub mod database;
 pub mod ensure;
 pub mod envelope;
@@ -29,6 +32,7 @@ pub mod header;
 pub mod key;
 pub mod keyring;
 pub mod listen;
+pub mod merge;
 pub mod metrics;
 pub mod object_name;
 pub mod pin;
@@ -37,8 +41,10 @@ pub mod replicator;
 pub mod restore;
 pub mod retention;
 pub mod revision;
+pub mod row;
 pub mod scratch;
 pub mod seed_args;
+pub mod segment;
 pub mod settings;
 pub mod shutdown;
 pub mod signing;

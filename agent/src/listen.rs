@@ -1,7 +1,6 @@
 //! **Being watched**: `/metrics`, `/healthz`, `/readyz` and `/status` over HTTP.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
@@ -23,8 +22,6 @@ pub struct Watched {
     pub metrics: Metrics,
     /// The replicator's word.
     pub status: watch::Receiver<Status>,
-    /// With an older change than this still to ship, the agent is not ready.
-    pub lag_limit: Duration,
 }
 
 /// Listens; `[::]` means every address, also where there is no IPv6.
@@ -60,7 +57,7 @@ async fn metrics(State(watched): State<Watched>) -> impl IntoResponse {
 /// Ready once the first sync is done and as long as the last one succeeded.
 async fn ready(State(watched): State<Watched>) -> impl IntoResponse {
     let status = watched.status.borrow();
-    let keeps_up = status.lag_seconds <= watched.lag_limit.as_secs_f64();
+    let keeps_up = !status.is_behind;
     if status.last_success.is_some() && status.phase == Phase::Replicating && keeps_up {
         return (StatusCode::OK, "ready\n".to_owned());
     }

@@ -1,8 +1,8 @@
 //! **Metrics**, prefix `vcluster_backup_`. Series start at zero; labels come from closed sets.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64};
-use std::time::Duration;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
@@ -13,6 +13,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use crate::cost::Usage;
+
 /// What an object is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub enum Kind {
@@ -22,6 +24,12 @@ pub enum Kind {
     /// Rows.
     #[allow(non_camel_case_types)]
     segment,
+    /// Rows again, of several segments in one.
+    #[allow(non_camel_case_types)]
+    merged,
+    /// Files beside the database.
+    #[allow(non_camel_case_types)]
+    files,
 }
 
 /// Which revision a gauge tells.
@@ -129,6 +137,9 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     snapshot_duration: Histogram,
     read_transaction: Histogram,
+    started: Instant,
+    /// All requests and all bytes, as [`Usage`] sums them up.
+    used: Arc<(AtomicU64, AtomicU64)>,
 }
 
 impl Default for Metrics {
@@ -145,6 +156,8 @@ impl Default for Metrics {
             requests: Family::default(),
             snapshot_duration: Histogram::new([0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0]),
             // The budget is 0.1 s; kine's users notice a tenth of it.
+            started: Instant::now(),
+            used: Arc::default(),
             read_transaction: Histogram::new([0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0]),
         };
         for kind in [RevisionKind::live, RevisionKind::shipped, RevisionKind::compact] {
@@ -153,7 +166,7 @@ impl Default for Metrics {
         for op in Operation::ALL {
             let _ = metrics.requests.get_or_create(&RequestLabels { op, code: Code::ok });
         }
-        for kind in [Kind::snapshot, Kind::segment] {
+        for kind in [Kind::snapshot, Kind::segment, Kind::merged, Kind::files] {
             let _ = metrics.uploaded_bytes.get_or_create(&KindLabels { kind });
             for result in [Outcome::ok, Outcome::error] {
                 let _ = metrics.uploads.get_or_create(&UploadLabels { kind, result });
@@ -218,6 +231,7 @@ impl Metrics {
 
     /// An object was published.
     pub fn published(&self, kind: Kind, bytes: u64) {
+        self.used.1.fetch_add(bytes, Ordering::Relaxed);
         self.uploads.get_or_create(&UploadLabels { kind, result: Outcome::ok }).inc();
         self.uploaded_bytes.get_or_create(&KindLabels { kind }).inc_by(bytes);
     }
@@ -229,7 +243,14 @@ impl Metrics {
 
     /// The store was called.
     pub fn request(&self, op: Operation, code: Code) {
+        self.used.0.fetch_add(1, Ordering::Relaxed);
         self.requests.get_or_create(&RequestLabels { op, code }).inc();
+    }
+
+    /// What was asked of the store so far.
+    pub fn usage(&self) -> Usage {
+        let (requests, bytes) = (self.used.0.load(Ordering::Relaxed), self.used.1.load(Ordering::Relaxed));
+        Usage { requests, bytes, observed: self.started.elapsed() }
     }
 
     /// A revision moved.

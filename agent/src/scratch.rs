@@ -1,13 +1,32 @@
 //! **Scratch files**: named by the process that makes them, so that what a killed one left behind is found and removed.
 //! They hold a database in the clear, and a volume has room for only so many.
 
-use std::path::Path;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
 
 const NAME: &str = ".vcluster-backup-";
 
 /// How the names of this process's scratch files begin.
 pub fn prefix() -> String {
     format!("{NAME}{}-", std::process::id())
+}
+
+/// Where they are, but for those that are to take a database's place.
+pub fn folder() -> PathBuf {
+    std::env::temp_dir()
+}
+
+/// An empty one that SQLite can open by its name; it vanishes when it is dropped.
+pub fn named() -> io::Result<NamedTempFile> {
+    tempfile::Builder::new().prefix(&prefix()).tempfile_in(folder())
+}
+
+/// An empty one without a name: it vanishes with the process, however that ends.
+pub fn unnamed() -> io::Result<File> {
+    tempfile::tempfile_in(folder())
 }
 
 /// Removes scratch files whose process is gone. To be called before this process makes one: in a pod every process has

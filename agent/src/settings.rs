@@ -294,6 +294,7 @@ impl Settings {
                 .unwrap_or_else(|| vec![AutoRestore::Empty]),
             on_unreachable: flags.on_unreachable.or(file.on_unreachable).unwrap_or(OnUnreachable::Block),
             adopt: flags.adopt.or(file.adopt).unwrap_or(Adopt::Never),
+            on_damage: flags.on_damage.or(file.on_damage).unwrap_or_default(),
         }
     }
 
@@ -327,6 +328,7 @@ fn join(typed: Common, file: Common) -> Common {
             auto_restore: file.auto_restore,
             on_unreachable: file.on_unreachable,
             adopt: file.adopt,
+            on_damage: file.on_damage,
         } };
     }
     first!(

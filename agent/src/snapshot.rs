@@ -1,4 +1,4 @@
-//! A **snapshot**: one complete database in one object.
+//! A **snapshot**: one complete database in one object. An archive of files has the same frame.
 //!
 //! ```text
 //! age( skippable frame: header │ zstd frame: the SQLite file │ skippable frame: trailer )
@@ -8,7 +8,7 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 
 use crate::envelope::{self, HEADER_LIMIT, HashingReader, HashingWriter, OpenError, ZSTD_LEVEL};
-use crate::header::{Content, Header, Trailer};
+use crate::header::{Header, Trailer};
 use crate::key::{Identities, Recipients};
 use crate::object_name::ObjectName;
 use crate::signing::{Signer, SigningKey};
@@ -47,7 +47,7 @@ pub fn open(
 ) -> Result<(Header, Trailer), OpenError> {
     let mut body = HashingReader::new(BufReader::new(envelope::decrypt(identities, object)?));
     let header = Header::decode(&read_skippable(&mut body)?)?;
-    check_name(name, &header)?;
+    envelope::check_name(name, &header)?;
     let mut zstd = zstd::Decoder::with_buffer(&mut body).map_err(OpenError::from_read)?.single_frame();
     copy(&mut zstd, database)?;
     drop(zstd);
@@ -68,18 +68,6 @@ fn copy(from: &mut impl Read, to: &mut impl Write) -> Result<(), OpenError> {
             0 => return Ok(()),
             read => to.write_all(&buffer[..read]).map_err(OpenError::Io)?,
         }
-    }
-}
-
-fn check_name(name: &ObjectName, header: &Header) -> Result<(), OpenError> {
-    let Content::Snapshot { revision, .. } = header.content else {
-        return Err(OpenError::Swapped { name: name.to_string(), header: "a log segment".to_owned() });
-    };
-    let told = ObjectName::Snapshot { timeline: header.timeline, revision, captured: header.captured };
-    if told == *name {
-        Ok(())
-    } else {
-        Err(OpenError::Swapped { name: name.to_string(), header: told.to_string() })
     }
 }
 
@@ -113,7 +101,7 @@ fn read_skippable(input: &mut impl Read) -> Result<String, OpenError> {
 mod tests {
     use super::*;
     use crate::clock::Moment;
-    use crate::header::DatabaseKind;
+    use crate::header::{Content, DatabaseKind};
     use crate::revision::Revision;
     use crate::timeline::Timeline;
 

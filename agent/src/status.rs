@@ -33,6 +33,9 @@ pub struct Status {
     pub last_success: Option<Moment>,
     /// Age of the oldest change that is not in the bucket, in seconds.
     pub lag_seconds: f64,
+    /// Whether that is older than it should ever be.
+    #[serde(skip)]
+    pub is_behind: bool,
     /// The oldest point that can be restored.
     pub restorable_from: Option<Moment>,
     /// Bytes of the newest snapshot.

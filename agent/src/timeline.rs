@@ -21,6 +21,18 @@ impl Timeline {
     }
 }
 
+impl Timeline {
+    /// A new timeline that sorts behind `newest`, also if the clock was set back since that was born.
+    pub fn open_after(newest: Option<Self>, now: Moment) -> Self {
+        let born =
+            |timeline: Self| Moment::from_millis(i64::try_from(timeline.0.timestamp_ms()).unwrap_or(0));
+        match newest {
+            Some(newest) if born(newest) >= now => Self::open(born(newest).plus(Duration::from_millis(1))),
+            _ => Self::open(now),
+        }
+    }
+}
+
 impl fmt::Display for Timeline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.0.to_string())
@@ -44,3 +56,18 @@ impl FromStr for Timeline {
 #[derive(Debug, thiserror::Error)]
 #[error("'{0}' is not a timeline: it is the 26-character name that `vcluster-backup list` shows")]
 pub struct NotATimeline(String);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_timeline_sorts_behind_the_others() {
+        let at = Moment::from_millis;
+        let newest = Timeline::open(at(5_000));
+        for now in [0, 4_999, 5_000, 5_001] {
+            assert!(Timeline::open_after(Some(newest), at(now)) > newest, "{now}");
+        }
+        assert!(Timeline::open_after(None, at(1)) < newest);
+    }
+}

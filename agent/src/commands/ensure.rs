@@ -7,19 +7,17 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use super::{Place, blocking, database_path, host, no_identity, print};
+use super::{Place, blocking, bring_back, database_path, host, no_identity, print};
 use crate::args::Ensure;
-use crate::cause;
-use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::continuity;
 use crate::database::{Database, DatabaseError, with_suffix};
 use crate::ensure::{Backup, Decision, OnUnreachable, Rules, Volume, decide};
-use crate::error::{Exit, VerbError};
+use crate::error::{self, Exit, VerbError};
 use crate::header::DatabaseKind;
-use crate::progress::Progress;
+use crate::restore::Keys;
+use crate::restore::assembly::OnDamage;
 use crate::restore::plan::{Target, plan};
-use crate::restore::{self, Keys};
 use crate::scratch;
 use crate::settings::Settings;
 use crate::shutdown;
@@ -54,7 +52,8 @@ async fn ensure(settings: Settings, flags: Ensure) -> anyhow::Result<Exit> {
         return match decide(&volume, backup.as_ref(), None, settings.owner(), &rules) {
             Decision::Restore(target, why) => {
                 let place = Place::open(&settings, None).await?;
-                bring_back(&settings, &place, &path, &target, backup.as_ref(), &why, None).await
+                let wanted = Wanted { target, backup: backup.as_ref(), why, id: None };
+                Box::pin(carry_out(&settings, &place, &path, wanted, rules.on_damage)).await
             }
             decision => end(decision),
         };
@@ -73,7 +72,8 @@ async fn ensure(settings: Settings, flags: Ensure) -> anyhow::Result<Exit> {
     match decide(&volume, backup.as_ref(), request, settings.owner(), &rules) {
         Decision::Restore(target, why) => {
             let id = asked.map(|request| request.id.as_str());
-            bring_back(&settings, &place, &path, &target, backup.as_ref(), &why, id).await
+            let wanted = Wanted { target, backup: backup.as_ref(), why, id };
+            Box::pin(carry_out(&settings, &place, &path, wanted, rules.on_damage)).await
         }
         decision => end(decision),
     }
@@ -109,30 +109,37 @@ async fn glance(settings: &Settings, rules: &Rules) -> Option<Backup> {
     }
 }
 
-async fn bring_back(
+/// A restore that was decided on.
+struct Wanted<'w> {
+    target: Target,
+    /// The newest backup, if the decision was about it.
+    backup: Option<&'w Backup>,
+    why: String,
+    /// Of a restore that was asked for.
+    id: Option<&'w str>,
+}
+
+async fn carry_out(
     settings: &Settings,
     place: &Place,
     path: &Path,
-    target: &Target,
-    backup: Option<&Backup>,
-    why: &str,
-    id: Option<&str>,
+    wanted: Wanted<'_>,
+    on_damage: OnDamage,
 ) -> anyhow::Result<Exit> {
+    let Wanted { target, backup, why, id } = wanted;
     // A point that is asked for may lie on any timeline; the newest is that of the backup that was decided on.
     let timeline = backup.filter(|_| id.is_none()).map(|backup| backup.timeline);
-    let plan = plan(&place.catalogue().await?, target, timeline, &place.name)?;
+    // Before anyone hands over a key for nothing.
+    plan(&place.catalogue().await?, &target, timeline, &place.name)?;
     let host = host::cluster(settings).await;
     let done = read_marker(path)?;
     let keys = await_keys(settings, place, host.as_ref(), done.as_deref()).await?;
-    host::tell(host.as_ref(), "Restoring", why, done.as_deref()).await;
-    let progress = Progress::bytes("restoring", plan.bytes());
-    let restored = restore::carry_out(&place.store, &plan, keys, path, Clock::SYSTEM, &progress).await;
-    progress.finish();
-    let restored = match restored {
+    host::tell(host.as_ref(), "Restoring", &why, done.as_deref()).await;
+    let restored = match bring_back(place, &target, timeline, keys, path, on_damage).await {
         Ok(restored) => restored,
         Err(error) => {
-            host::tell(host.as_ref(), "Failed", &cause::chain(&error), done.as_deref()).await;
-            return Err(error.into());
+            host::tell(host.as_ref(), "Failed", &error::told(&error), done.as_deref()).await;
+            return Err(error);
         }
     };
     if let Some(id) = id {
@@ -144,9 +151,13 @@ async fn bring_back(
             )
         })?;
     }
-    host::tell(host.as_ref(), "Restored", why, id.or(done.as_deref())).await;
     let kept = restored.kept.map(|kept| format!("; what was there is kept as {}", kept.display()));
-    print(&format!("{why}: restored {}{}", plan.point, kept.unwrap_or_default()))?;
+    // The control plane starts all the same: that was asked for.
+    let missing = restored.missing.map(|missing| format!("; {missing}"));
+    let told = [kept, missing].into_iter().flatten().collect::<String>();
+    let sentence = format!("{why}: restored {}{told}", restored.point);
+    host::tell(host.as_ref(), "Restored", &sentence, id.or(done.as_deref())).await;
+    print(&sentence)?;
     Ok(Exit::Done)
 }
 

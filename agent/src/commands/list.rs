@@ -6,7 +6,8 @@ use super::{Place, print, print_json};
 use crate::args::List;
 use crate::catalogue::{Catalogue, History, RestorePoint};
 use crate::clock::Moment;
-use crate::continuity;
+use crate::continuity::{self, Tip};
+use crate::cost::{Cost, Usage};
 use crate::error::Exit;
 use crate::revision::Revision;
 use crate::settings::Settings;
@@ -29,7 +30,23 @@ struct TimelineListing {
     restorable: Option<Range>,
     bytes: u64,
     snapshots: Vec<SnapshotListing>,
+    segments: SegmentsListing,
     pins: Vec<PinListing>,
+    files: Vec<FilesListing>,
+    cost: Option<Cost>,
+}
+
+#[derive(Serialize)]
+struct SegmentsListing {
+    count: usize,
+    bytes: u64,
+}
+
+#[derive(Serialize)]
+struct FilesListing {
+    key: String,
+    captured: Moment,
+    bytes: u64,
 }
 
 #[derive(Serialize)]
@@ -67,8 +84,7 @@ pub(super) async fn run(settings: &Settings, flags: List) -> anyhow::Result<Exit
     let mut timelines = Vec::new();
     for (timeline, history) in &catalogue.timelines {
         let tip = continuity::tip(&place.store, &place.prefix, *timeline, history).await?;
-        let owner = tip.and_then(|tip| tip.owner).map(|owner| owner.to_string());
-        timelines.push(timeline_listing(*timeline, owner, history));
+        timelines.push(timeline_listing(*timeline, tip.as_ref(), history));
     }
     let listing = Listing { bucket: place.name, timelines, seed_objects: seed_listing(&catalogue) };
     if flags.json {
@@ -81,7 +97,7 @@ pub(super) async fn run(settings: &Settings, flags: List) -> anyhow::Result<Exit
     Ok(Exit::Done)
 }
 
-fn timeline_listing(timeline: Timeline, owner: Option<String>, history: &History) -> TimelineListing {
+fn timeline_listing(timeline: Timeline, tip: Option<&Tip>, history: &History) -> TimelineListing {
     let restorable = history.oldest().zip(history.newest()).map(|(from, to)| Range { from, to });
     let snapshots = history.snapshots.iter().map(|((revision, captured), stored)| SnapshotListing {
         key: stored.key.clone(),
@@ -94,13 +110,24 @@ fn timeline_listing(timeline: Timeline, owner: Option<String>, history: &History
         revision: *revision,
         captured: *captured,
     });
+    let files = history.files.iter().map(|(captured, stored)| FilesListing {
+        key: stored.key.clone(),
+        captured: *captured,
+        bytes: stored.size,
+    });
     TimelineListing {
         timeline: timeline.to_string(),
-        owner,
+        owner: tip.and_then(|tip| tip.owner.as_ref()).map(ToString::to_string),
         restorable,
         bytes: history.bytes(),
         snapshots: snapshots.collect(),
+        segments: SegmentsListing {
+            count: history.segments.len(),
+            bytes: history.segments.iter().map(|segment| segment.stored.size).sum(),
+        },
         pins: pins.collect(),
+        files: files.collect(),
+        cost: tip.and_then(|tip| Usage::of(&tip.metadata)).and_then(Usage::cost),
     }
 }
 
@@ -119,6 +146,14 @@ fn print_table(listing: &Listing) -> anyhow::Result<()> {
         print(&format!("timeline {}{owner}, {}", timeline.timeline, size(timeline.bytes)))?;
         if let Some(Range { from, to }) = &timeline.restorable {
             print(&format!("  restorable from {from} to {to}"))?;
+        }
+        if timeline.segments.count > 0 {
+            let SegmentsListing { count, bytes } = timeline.segments;
+            print(&format!("  {count} log segments, {}", size(bytes)))?;
+        }
+        if let Some(cost) = timeline.cost {
+            let (requests, bytes) = (cost.requests_per_day, size(cost.bytes_per_day));
+            print(&format!("  {requests} requests and {bytes} a day at the rate last seen"))?;
         }
         let pins = |snapshot: &SnapshotListing| {
             let here =

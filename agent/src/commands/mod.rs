@@ -10,14 +10,14 @@ mod run;
 mod snapshot;
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::CommandFactory as _;
 
 use crate::args::{Cli, Command};
-use crate::capture::{Capture, blocking};
+use crate::capture::{Capture, OwnKeys, blocking};
 use crate::catalogue::Catalogue;
 use crate::clock::Clock;
 use crate::error::{Exit, VerbError};
@@ -25,10 +25,14 @@ use crate::key::{Identities, KeyError};
 use crate::keyring;
 use crate::metrics::Metrics;
 use crate::object_name::Prefix;
-use crate::restore::Keys;
+use crate::progress::Progress;
+use crate::restore::assembly::{AssemblyError, OnDamage};
+use crate::restore::plan::{Target, plan};
+use crate::restore::{Keys, RestoreError, Restored};
 use crate::settings::{DATABASE_PATHS, Settings};
 use crate::store::{S3Store, Store as _, StoreError};
 use crate::telemetry;
+use crate::timeline::Timeline;
 
 /// Does what was asked for.
 pub async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
@@ -50,7 +54,7 @@ pub async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Ensure(flags) => Box::pin(ensure::run(settings, flags)).await,
         Command::Snapshot(flags) => snapshot::run(&settings, flags).await,
         Command::List(flags) => list::run(&settings, flags).await,
-        Command::Restore(flags) => restore::run(&settings, flags).await,
+        Command::Restore(flags) => Box::pin(restore::run(&settings, flags)).await,
         Command::Decrypt(flags) => decrypt::run(&settings, flags).await,
         Command::Keygen(flags) => keygen::run(&settings, flags).await,
         Command::Completions { .. } => Ok(Exit::Done),
@@ -64,6 +68,8 @@ struct Place {
     prefix: Prefix,
     /// For people: `bucket/prefix`.
     name: String,
+    /// Of a process that stays.
+    metrics: Option<Metrics>,
 }
 
 impl Place {
@@ -71,11 +77,12 @@ impl Place {
         let store = settings.store()?;
         let prefix = settings.prefix();
         let name = format!("{}/{}", store.bucket, prefix.folder()).trim_end_matches('/').to_owned();
-        Ok(Self { store: Arc::new(S3Store::open(store, metrics.cloned()).await?), prefix, name })
+        let metrics = metrics.cloned();
+        Ok(Self { store: Arc::new(S3Store::open(store, metrics.clone()).await?), prefix, name, metrics })
     }
 
     async fn catalogue(&self) -> Result<Catalogue, StoreError> {
-        Ok(Catalogue::new(&self.prefix, &self.store.list(&self.prefix.folder()).await?))
+        Ok(Catalogue::new(&self.prefix, &self.store.list(&self.prefix.folder(), None).await?))
     }
 
     /// What opens the objects here; `None` if the settings name no key.
@@ -101,8 +108,41 @@ impl Place {
             signing_key: settings.signing_key()?.map(Arc::new),
             owner: settings.owner().cloned(),
             clock: Clock::SYSTEM,
+            metrics: self.metrics.clone(),
             watched,
+            own_keys: OwnKeys::default(),
         })
+    }
+}
+
+/// How often a restore is planned anew because an object of the plan was merged into another meanwhile.
+const PLANS: u32 = 5;
+
+/// Restores `target`; shows how far it is.
+async fn bring_back(
+    place: &Place,
+    target: &Target,
+    timeline: Option<Timeline>,
+    keys: Keys,
+    output: &Path,
+    on_damage: OnDamage,
+) -> anyhow::Result<Restored> {
+    let mut plans = 0;
+    loop {
+        let plan = plan(&place.catalogue().await?, target, timeline, &place.name)?;
+        let progress = Progress::bytes("restoring", plan.bytes());
+        let clock = Clock::SYSTEM;
+        let restored =
+            crate::restore::carry_out(&place.store, &plan, keys.clone(), output, on_damage, clock, &progress)
+                .await;
+        progress.finish();
+        match restored {
+            Err(RestoreError::Assembly(AssemblyError::Store(StoreError::NotFound(key)))) if plans < PLANS => {
+                plans += 1;
+                tracing::debug!(object = key, "it is no longer there: the restore is planned anew");
+            }
+            restored => return Ok(restored?),
+        }
     }
 }
 

@@ -4,14 +4,13 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::{Place, no_identity, print, print_json};
+use super::{Place, bring_back, no_identity, print, print_json};
 use crate::args;
 use crate::catalogue::{Catalogue, Stored};
 use crate::clock::Clock;
 use crate::error::{Exit, VerbError};
-use crate::progress::Progress;
 use crate::restore::plan::{Plan, PlanError, Target, plan};
-use crate::restore::{self, seed};
+use crate::restore::seed;
 use crate::revision::Revision;
 use crate::settings::Settings;
 
@@ -42,23 +41,26 @@ pub(super) async fn run(settings: &Settings, flags: args::Restore) -> anyhow::Re
         }
         Err(error) => Err(error.into()),
         Ok(plan) if flags.dry_run => print_plan(&plan, flags.json),
-        Ok(plan) => carry_out(settings, &place, &plan, &flags).await,
+        Ok(_) => {
+            let keys = place.keys(settings).await?.ok_or_else(no_identity)?;
+            let output = &flags.output;
+            let restored = bring_back(&place, &target, flags.timeline, keys, output, flags.on_damage).await?;
+            report(
+                output,
+                &restored.point.to_string(),
+                restored.goes_on_at,
+                restored.kept.as_deref(),
+                flags.json,
+            )?;
+            Ok(match restored.missing {
+                Some(missing) => {
+                    eprintln!("{missing}");
+                    Exit::Partial
+                }
+                None => Exit::Done,
+            })
+        }
     }
-}
-
-async fn carry_out(
-    settings: &Settings,
-    place: &Place,
-    plan: &Plan,
-    flags: &args::Restore,
-) -> anyhow::Result<Exit> {
-    let keys = place.keys(settings).await?.ok_or_else(no_identity)?;
-    let progress = Progress::bytes("restoring", plan.bytes());
-    let restored =
-        restore::carry_out(&place.store, plan, keys, &flags.output, Clock::SYSTEM, &progress).await;
-    progress.finish();
-    let restored = restored?;
-    report(&flags.output, &plan.point.to_string(), restored.goes_on_at, restored.kept.as_deref(), flags.json)
 }
 
 async fn restore_seed(
@@ -112,8 +114,9 @@ fn target(point: &args::Point) -> Target {
 }
 
 fn print_plan(plan: &Plan, as_json: bool) -> anyhow::Result<Exit> {
-    let objects: Vec<&Stored> =
-        std::iter::once(&plan.snapshot.1).chain(plan.segments.iter().map(|(_, stored)| stored)).collect();
+    let objects: Vec<&Stored> = std::iter::once(&plan.snapshot.1)
+        .chain(plan.segments.iter().map(|segment| &segment.stored))
+        .collect();
     if as_json {
         let objects: Vec<_> = objects.iter().map(|o| json!({"key": o.key, "bytes": o.size})).collect();
         print_json(&json!({

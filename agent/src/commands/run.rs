@@ -35,8 +35,7 @@ pub(super) async fn run(settings: Settings, flags: Run) -> anyhow::Result<Exit> 
     let mut tasks = JoinSet::new();
     if let Some(address) = settings.listen().filter(|_| !flags.once) {
         let listener = listen::bind(address).await?;
-        let lag_limit = 2 * settings.snapshot_interval() + Duration::from_mins(1);
-        let watcher = listen::Watched { metrics: metrics.clone(), status: statuses.clone(), lag_limit };
+        let watcher = listen::Watched { metrics: metrics.clone(), status: statuses.clone() };
         tasks.spawn(listen::serve(listener, watcher, stop.clone()));
     }
     let Some(capture) = first_capture(&place, &settings, flags.once, &stop).await? else {
@@ -45,9 +44,9 @@ pub(super) async fn run(settings: Settings, flags: Run) -> anyhow::Result<Exit> 
     let (rhythm, rhythms) = watch::channel(rhythm(&settings, capture.recipients.clone()));
     let database = settings.reload()?;
     let find = move || database_path(&database);
-    let replicator = Replicator::new(capture, find, rhythms, Report { metrics, status });
+    let (replicator, merging) = Replicator::new(capture, find, rhythms, Report { metrics, status });
     if flags.once {
-        replicator.run_once().await?;
+        Box::pin(replicator.run_once()).await?;
         return Ok(Exit::Done);
     }
     let grace = settings.shutdown_grace();
@@ -58,9 +57,11 @@ pub(super) async fn run(settings: Settings, flags: Run) -> anyhow::Result<Exit> 
         tracing::warn!("--include: this version ships the database alone, not the files beside it");
     }
     tasks.spawn(reload(settings, place, rhythm, stop.clone()));
+    // Broken off at the end: it loses nothing, and the pod's time is short.
+    let merging = tokio::spawn(merging);
     let mut replicated = {
         let stop = stop.clone();
-        tokio::spawn(async move { replicator.run(stop, grace).await })
+        tokio::spawn(async move { Box::pin(replicator.run(stop, grace)).await })
     };
     // The other tasks end when told to stop, while the replicator still ships its last, or by failing.
     loop {
@@ -70,6 +71,7 @@ pub(super) async fn run(settings: Settings, flags: Run) -> anyhow::Result<Exit> 
         }
     }
     stop.cancel();
+    merging.abort();
     while let Some(ended) = tasks.join_next().await {
         ended.context("a task broke off")??;
     }
@@ -111,6 +113,7 @@ fn is_away(error: &anyhow::Error) -> bool {
 fn rhythm(settings: &Settings, recipients: Recipients) -> Rhythm {
     Rhythm {
         sync_interval: settings.sync_interval(),
+        idle_interval: settings.idle_interval(),
         snapshot_interval: settings.snapshot_interval(),
         pins: settings.pins().to_vec(),
         recipients,

@@ -2,12 +2,13 @@
 
 use std::sync::{Arc, Mutex};
 
+use tokio_util::sync::CancellationToken;
+
 use super::{Place, blocking, database_path, print};
 use crate::args;
-use crate::capture::lock;
 use crate::clock::Clock;
-use crate::continuity;
-use crate::database::{Database, DatabaseError};
+use crate::continuity::{self, Continued};
+use crate::database::{Database, DatabaseError, lock};
 use crate::error::Exit;
 use crate::pin::PinRequest;
 use crate::settings::Settings;
@@ -19,22 +20,32 @@ pub(super) async fn run(settings: &Settings, flags: args::Snapshot) -> anyhow::R
     let database = blocking(move || Database::open(&path, Arc::new(|_| {}))).await?;
     let database = Arc::new(Mutex::new(database));
     let capture = place.capture(settings, true).await?;
-    let tip = continuity::newest_tip(&place.store, &place.prefix, &place.catalogue().await?).await?;
+    let catalogue = place.catalogue().await?;
+    let tip = continuity::newest_tip(&place.store, &place.prefix, &catalogue).await?;
     let (shared, owner) = (database.clone(), capture.owner.clone());
     let known = blocking(move || match tip {
         Some(tip) => {
-            Ok::<_, DatabaseError>(tip.continues(owner.as_ref(), &lock(&shared))?.then_some(tip.timeline))
+            let continued = tip.continues(owner.as_ref(), &lock(&shared))?;
+            Ok::<_, DatabaseError>(continued.map(|continued| (tip, continued)))
         }
         None => Ok(None),
     })
     .await?;
-    let timeline = known.unwrap_or_else(|| Timeline::open(Clock::SYSTEM.now()));
-    let published = capture.snapshot(&database, timeline).await?;
+    let (timeline, since, not_before) = match known {
+        Some((tip, Continued::Log { link, .. })) => (tip.timeline, Some(link), Some(tip.newest.captured)),
+        Some((tip, Continued::Generic)) => (tip.timeline, None, Some(tip.newest.captured)),
+        None => {
+            let newest = catalogue.timelines.last_key_value().map(|(timeline, _)| *timeline);
+            (Timeline::open_after(newest, Clock::SYSTEM.now()), None, None)
+        }
+    };
+    let cancel = CancellationToken::new();
+    let published = capture.snapshot(&database, timeline, since, not_before, &cancel).await?;
     if let Some(name) = flags.name {
-        capture.pin(&published.name, &PinRequest { name, keep_for: flags.keep }).await?;
+        capture.pin(timeline, published.point, &PinRequest { name, keep_for: flags.keep }).await?;
     }
     print(&published.key)?;
-    let (revision, bytes, took) = (published.copied.revision, published.bytes, published.took.as_secs_f64());
+    let (revision, bytes, took) = (published.point.revision, published.bytes, published.took.as_secs_f64());
     eprintln!("snapshot at revision {revision} published: {bytes} bytes in {took:.1} s");
     Ok(Exit::Done)
 }

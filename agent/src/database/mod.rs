@@ -6,6 +6,8 @@
 //! calls, and times each one. It keeps its connection open: a plain `open`/`close` of the file elsewhere in the
 //! process would drop SQLite's POSIX locks.
 
+mod copy;
+mod feed;
 mod generic;
 mod kine;
 
@@ -13,16 +15,16 @@ use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::header::DatabaseKind;
-use crate::revision::Revision;
-use crate::signing::Digest;
 
+pub use copy::{Copied, copy};
+pub use feed::{Feed, News};
 pub use kine::Position;
 
 /// First bytes of every SQLite file (sqlite.org/fileformat2.html §1.3).
@@ -74,6 +76,12 @@ pub enum DatabaseError {
     /// kine replaced, vacuumed or compacted it faster than it could be copied.
     #[error("{0} changed faster than it could be copied: it will be tried again")]
     Restless(PathBuf),
+    /// Compaction went beyond what the log in the bucket goes on from.
+    #[error("compaction passed the last shipped revision of {0} while it was copied: it will be tried again")]
+    Passed(PathBuf),
+    /// Whoever wanted the copy no longer does.
+    #[error("the copy was given up")]
+    GivenUp,
 }
 
 impl DatabaseError {
@@ -102,17 +110,12 @@ pub struct Database {
     file: FileState,
 }
 
-/// What a finished copy holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Copied {
-    /// The newest revision in it; zero for a generic database.
-    pub revision: Revision,
-    /// What wrote it.
-    pub kind: DatabaseKind,
-    /// The digest of the newest row; `None` for a generic database.
-    pub tip: Option<Digest>,
-    /// Every change committed before this instant is in it.
-    pub taken: Instant,
+/// A database shared with the threads that may block on it.
+pub type SharedDatabase = Arc<Mutex<Database>>;
+
+/// The database, also after a panic elsewhere: it is only read.
+pub fn lock(database: &SharedDatabase) -> MutexGuard<'_, Database> {
+    database.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Database {
@@ -151,26 +154,6 @@ impl Database {
     /// Where it lies.
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// Copies the database, as it is at one moment, into the empty file `scratch`.
-    ///
-    /// kine's is read in ranges, so that no read transaction lasts (see [`kine`]); any other in one step of
-    /// SQLite's backup API.
-    pub fn copy_into(&self, scratch: &Path) -> Result<Copied, DatabaseError> {
-        let copied = match self.kind {
-            DatabaseKind::Kine => self.copy_kine(scratch)?,
-            DatabaseKind::Generic => {
-                let taken = Instant::now();
-                self.copy_generic(scratch)?;
-                Copied { revision: Revision::ZERO, kind: DatabaseKind::Generic, tip: None, taken }
-            }
-        };
-        if self.immutable && !self.is_current() {
-            // Someone wrote to it meanwhile: what was read without locks may be torn.
-            return Err(DatabaseError::Restless(self.path.clone()));
-        }
-        Ok(copied)
     }
 
     /// Whether this connection still reads the file at its path under locks. False once kine has opened a

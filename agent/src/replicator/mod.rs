@@ -1,46 +1,62 @@
 //! The **replicator**: keeps the bucket up with the database until it is told to stop.
 //!
-//! It looks at the database every sync interval, which costs two index look-ups. A snapshot is taken at the
-//! start, at the snapshot interval if anything has changed, when a pin asks for one, and at the end.
+//! It looks at the database several times in a sync interval, which costs microseconds, and ships what is new as log
+//! segments ([`log`], [`schedule`]). A snapshot is taken at the start of a timeline, at the snapshot interval if anything
+//! has changed, and when a pin asks for one, while the log goes on ([`underway`]). Segments are merged in a task of their
+//! own. A database that is not kine's has no log: it is shipped as snapshots alone.
 
+pub mod log;
+mod merging;
 mod report;
+pub mod schedule;
+mod snapshots;
+mod underway;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::capture::{Capture, CaptureError, SharedDatabase, blocking, lock};
-use crate::catalogue::{Catalogue, History};
-use crate::continuity;
-use crate::database::{Database, DatabaseError, Position, is_open_elsewhere};
+use crate::body::Body;
+use crate::capture::{Capture, CaptureError, blocking};
+use crate::database::{Database, DatabaseError, News, Position, SharedDatabase, is_open_elsewhere, lock};
 use crate::header::DatabaseKind;
 use crate::key::Recipients;
+use crate::metrics::Kind;
 use crate::object_name::ObjectName;
 use crate::pin::{PinName, PinRequest};
-use crate::revision::Revision;
 use crate::store::{Store, StoreError};
-use crate::timeline::Timeline;
+use log::{Log, Shipped, Standing};
+use schedule::Schedule;
+use snapshots::Snapshot;
+use underway::Underway;
 
 pub use report::Report;
 
+/// The first pause after a failure; it doubles with each further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+
 /// The longest pause after failures: a bucket that is back is noticed within it.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Between two looks after SIGTERM.
-const LAST_LOOKS: Duration = Duration::from_millis(200);
+const LAST_LOOKS: Duration = Duration::from_millis(100);
 
-/// After SIGTERM changes are shipped this often while kine still writes, and no change older than twice this may be
-/// left when the grace is over.
-const LAST_SYNCS: Duration = Duration::from_secs(1);
+/// No change older than this may be left when the grace is over: kine still runs then.
+const LAST_LAG: Duration = Duration::from_secs(2);
+
+/// How often another writer is looked for while segments are shipped: one request in so many seconds.
+const LOOK_FOR_ANOTHER: Duration = Duration::from_secs(10);
 
 /// What may change while the replicator runs.
 #[derive(Clone)]
 pub struct Rhythm {
-    /// How often the database is looked at.
+    /// Every change is shipped within this.
     pub sync_interval: Duration,
+    /// Leases and events alone are shipped within this.
+    pub idle_interval: Duration,
     /// How often a snapshot is taken.
     pub snapshot_interval: Duration,
     /// Named restore points to make.
@@ -58,6 +74,11 @@ pub enum ReplicatorError {
     /// The bucket could not be asked what it holds.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Another agent writes to the same timeline.
+    #[error(
+        "{0} was written by another agent: two must not back up the same database; stop one, or give each its own --prefix"
+    )]
+    AnotherWriter(String),
     /// The time after SIGTERM was not enough.
     #[error(
         "the last changes of {0} are not in the bucket: --shutdown-grace was over before they could be shipped"
@@ -80,7 +101,7 @@ impl ReplicatorError {
             }
             Self::Capture(CaptureError::Database(error)) => matches!(error, DatabaseError::NotSqlite(_)),
             Self::Capture(_) => false,
-            Self::Unshipped(_) => true,
+            Self::Unshipped(_) | Self::AnotherWriter(_) => true,
         }
     }
 
@@ -91,50 +112,79 @@ impl ReplicatorError {
     }
 }
 
-/// The newest snapshot of this timeline.
-struct Shipped {
-    name: ObjectName,
-    revision: Revision,
-    /// `data_version` from before it was taken; `None` if another process took it.
-    version: Option<i64>,
-    at: Instant,
-}
-
 /// What a look at the database showed.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct Look {
     version: i64,
+    /// Of kine's alone.
     position: Option<Position>,
+    /// What is after the log's end and was not seen before.
+    news: Option<News>,
 }
+
+/// The task that merges.
+pub type Merging = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Keeps the bucket up with one database.
 pub struct Replicator<S> {
-    capture: Capture<S>,
+    log: Log<S>,
     find: Box<dyn Fn() -> PathBuf + Send + Sync>,
     rhythm: watch::Receiver<Rhythm>,
     report: Report,
+    merger: mpsc::UnboundedSender<(ObjectName, Body)>,
     database: Option<SharedDatabase>,
-    timeline: Option<Timeline>,
-    shipped: Option<Shipped>,
+    look: Option<Look>,
+    schedule: Schedule,
+    snapshot: Option<Snapshot>,
+    underway: Option<Underway>,
     pinned: Vec<PinName>,
-    /// When the oldest change that is not in the bucket was first seen.
-    pending_since: Option<Instant>,
-    /// Whatever is pending is due at once: the process has just started, or is about to end.
-    urgent: bool,
+    looked_for_another: Instant,
+    /// Since when the database holds what only a snapshot will ship: because a timeline is to be begun, or because it has
+    /// no log.
+    without_log: Option<Instant>,
+    haste: Haste,
+}
+
+/// Whether whatever is pending is due at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Haste {
+    /// As the schedule has it.
+    None,
+    /// It is the only turn.
+    Once,
+    /// The process is about to end: there is no time for a snapshot where there is a log.
+    Last,
 }
 
 impl<S: Store + Clone> Replicator<S> {
-    /// A replicator of the database that `find` names: an upgrade of the control plane may move it.
+    /// A replicator of the database that `find` names: an upgrade of the control plane may move it. Also the task that
+    /// merges what it ships, which ends with it.
     pub fn new(
         capture: Capture<S>,
         find: impl Fn() -> PathBuf + Send + Sync + 'static,
         rhythm: watch::Receiver<Rhythm>,
         report: Report,
-    ) -> Self {
-        let (pinned, find) = (Vec::new(), Box::new(find));
-        let (database, timeline, shipped, pending_since) = (None, None, None, None);
-        let urgent = true;
-        Self { capture, find, rhythm, report, database, timeline, shipped, pinned, pending_since, urgent }
+    ) -> (Self, Merging) {
+        let (merger, bodies) = mpsc::unbounded_channel();
+        let merging: Merging =
+            Box::pin(merging::merge(bodies, capture.clone(), rhythm.clone(), report.clone()));
+        let replicator = Self {
+            log: Log::new(capture),
+            find: Box::new(find),
+            rhythm,
+            report,
+            merger,
+            database: None,
+            look: None,
+            schedule: Schedule::default(),
+            snapshot: None,
+            underway: None,
+            pinned: Vec::new(),
+            looked_for_another: Instant::now(),
+            without_log: None,
+            haste: Haste::None,
+        };
+        (replicator, merging)
     }
 
     /// Replicates until `stop`, then ships what is left; ends when `grace` is over, whatever is under way.
@@ -152,14 +202,16 @@ impl<S: Store + Clone> Replicator<S> {
         match finished {
             Some(finished) => finished,
             // kine still runs and writes: what it wrote just now is no loss of ours.
-            None if self.shipped.is_some() && self.lag() < 2 * LAST_SYNCS => Ok(()),
+            None if self.log.standing().is_some() && self.lag() < LAST_LAG => Ok(()),
             None => Err(ReplicatorError::Unshipped(path)),
         }
     }
 
     /// Ships what is there, once.
     pub async fn run_once(mut self) -> Result<(), ReplicatorError> {
-        self.turn().await
+        self.haste = Haste::Once;
+        self.turn().await?;
+        self.finish_snapshot().await
     }
 
     async fn replicate(&mut self, stop: &CancellationToken) -> Result<(), ReplicatorError> {
@@ -168,19 +220,19 @@ impl<S: Store + Clone> Replicator<S> {
             let pause = match self.turn().await {
                 Ok(()) => {
                     failures = 0;
-                    self.rhythm.borrow().sync_interval
+                    Schedule::pause(self.rhythm.borrow().sync_interval)
                 }
                 Err(error) if error.is_final() => return Err(error),
                 Err(error) if error.is_waiting() => {
                     // What comes to lie there next may have another history.
-                    (self.database, self.timeline) = (None, None);
+                    self.close().await;
+                    self.log.forget();
                     self.report.waiting(&error);
                     self.rhythm.borrow().sync_interval
                 }
                 Err(error) => {
                     failures += 1;
-                    let pause =
-                        Duration::from_millis(500).saturating_mul(1 << failures.min(8)).min(LONGEST_PAUSE);
+                    let pause = FIRST_PAUSE.saturating_mul(1 << (failures - 1).min(8)).min(LONGEST_PAUSE);
                     self.report.failure(&error, failures, self.lag(), pause);
                     pause
                 }
@@ -196,14 +248,17 @@ impl<S: Store + Clone> Replicator<S> {
     /// After SIGTERM: kine gets the same signal at the same time, and may still write until it has closed the
     /// database.
     async fn finish(&mut self) -> Result<(), ReplicatorError> {
+        self.haste = Haste::Last;
         let mut failures = 0;
         loop {
-            self.database = None;
             // Asked before the look, which then sees all that was written before the close.
-            let closed = !is_open_elsewhere(&(self.find)());
-            self.urgent = closed || self.shipped.as_ref().is_none_or(|last| last.at.elapsed() >= LAST_SYNCS);
+            let closed = self.is_generic() || {
+                self.close().await;
+                !is_open_elsewhere(&(self.find)())
+            };
             match self.turn().await {
                 Ok(()) if closed || self.is_generic() => {
+                    self.finish_snapshot().await?;
                     tracing::info!("everything is in the bucket");
                     return Ok(());
                 }
@@ -222,27 +277,25 @@ impl<S: Store + Clone> Replicator<S> {
     /// One look, and whatever it makes due.
     async fn turn(&mut self) -> Result<(), ReplicatorError> {
         let rhythm = self.rhythm.borrow().clone();
+        self.log.capture.recipients = rhythm.recipients.clone();
         let database = self.open().await?;
-        let look = self.look(&database).await?;
-        let timeline = match self.timeline {
-            Some(timeline) => timeline,
-            None => self.resume(&database).await?,
+        let standing = match self.log.standing() {
+            Some(standing) => standing,
+            None => self.stand(&database).await?,
         };
-        let pending = self.note_pending(look);
-        let pin = rhythm.pins.iter().find(|pin| !self.pinned.contains(&pin.name));
-        let interval_over =
-            self.shipped.as_ref().is_none_or(|last| last.at.elapsed() >= rhythm.snapshot_interval);
-        if pending && (self.urgent || interval_over || pin.is_some()) {
-            self.capture.recipients = rhythm.recipients.clone();
-            self.snapshot(&database, timeline, look).await?;
+        let look = self.look(&database, standing).await?;
+        let due = self.schedule.is_due(Instant::now(), rhythm.sync_interval, rhythm.idle_interval);
+        if due || self.haste != Haste::None {
+            self.ship(&database).await?;
         }
-        self.urgent = false;
-        if let (Some(pin), Some(shipped)) = (pin, &self.shipped) {
-            self.capture.pin(&shipped.name, pin).await?;
-            tracing::info!(pin = %pin.name, revision = %shipped.revision, "pinned");
-            self.pinned.push(pin.name.clone());
+        self.snapshots(&database, look, &rhythm).await?;
+        if self.looked_for_another.elapsed() >= LOOK_FOR_ANOTHER {
+            self.log.look_for_another().await?;
+            self.looked_for_another = Instant::now();
         }
-        self.report.success(self.lag(), self.capture.clock.now());
+        let due_within = if standing.end.is_some() { rhythm.idle_interval } else { rhythm.snapshot_interval };
+        let limit = 2 * due_within + Duration::from_mins(1);
+        self.report.success(self.lag(), limit, self.log.capture.clock.now());
         Ok(())
     }
 
@@ -250,119 +303,134 @@ impl<S: Store + Clone> Replicator<S> {
     async fn open(&mut self) -> Result<SharedDatabase, ReplicatorError> {
         let path = (self.find)();
         if let Some(database) = &self.database {
-            let database = lock(database);
-            if database.path() != path || !database.is_current() {
-                // Another file, or the same after someone wrote to it: it may hold another history.
-                self.timeline = None;
+            let current = {
+                let database = lock(database);
+                database.path() == path && database.is_current()
+            };
+            if current {
+                return Ok(database.clone());
             }
-        }
-        if let (Some(database), Some(_)) = (&self.database, self.timeline) {
-            return Ok(database.clone());
+            // Another file, or the same after someone wrote to it while it was thought at rest.
+            self.log.forget();
         }
         // Closed before it is opened again: see `Database::refresh`.
-        self.database = None;
+        self.close().await;
         let observer = self.report.read_observer();
         let database = blocking(move || Database::open(&path, observer)).await?;
         tracing::debug!(database = %database.path().display(), "opened");
         let database = Arc::new(Mutex::new(database));
-        // What this connection counts as a version has no meaning for another.
-        if let Some(shipped) = &mut self.shipped {
-            shipped.version = None;
-        }
         self.database = Some(database.clone());
         Ok(database)
     }
 
-    async fn look(&self, database: &SharedDatabase) -> Result<Look, ReplicatorError> {
-        let database = database.clone();
+    async fn close(&mut self) {
+        if let Some(underway) = self.underway.take() {
+            underway.give_up().await;
+        }
+        // What this connection counts as a version has no meaning for another.
+        if let Some(snapshot) = &mut self.snapshot {
+            snapshot.version = None;
+        }
+        (self.database, self.look) = (None, None);
+    }
+
+    /// Goes on with the bucket's newest timeline if the database goes it on, else begins one.
+    async fn stand(&mut self, database: &SharedDatabase) -> Result<Standing, ReplicatorError> {
+        (self.snapshot, self.look, self.schedule) = (None, None, Schedule::default());
+        self.without_log.get_or_insert_with(Instant::now);
+        if let Some(resumed) = self.log.resume(database).await? {
+            let now = self.log.capture.clock.now();
+            self.snapshot = resumed.snapshot.map(|point| Snapshot {
+                point,
+                version: None,
+                at: Instant::now().checked_sub(point.captured.until(now)).unwrap_or_else(Instant::now),
+            });
+            self.report.resumed(self.log.standing(), &resumed);
+            self.pinned = resumed.pins;
+        } else {
+            tracing::info!("a new timeline begins: the bucket holds none that this database goes on");
+            self.pinned.clear();
+            let at = Instant::now();
+            let published = self.log.begin(database).await;
+            let published = published.inspect_err(|_| self.report.not_published(Kind::snapshot))?;
+            self.report.began(&published);
+            self.snapshot = Some(Snapshot { point: published.point, version: None, at });
+        }
+        self.without_log = None;
+        self.log.standing().ok_or_else(|| DatabaseError::GivenUp.into())
+    }
+
+    /// Looks at the database; what has not changed since the last look is not read again.
+    async fn look(&mut self, database: &SharedDatabase, standing: Standing) -> Result<Look, ReplicatorError> {
+        let (shared, last) = (database.clone(), self.look);
+        let unseen = standing.end.and_then(|(link, _)| self.schedule.unseen_after(link.revision));
+        let shipped = standing.end.map(|(link, _)| link.revision);
         let look = blocking(move || {
-            let database = lock(&database);
+            let database = lock(&shared);
             let version = database.data_version()?;
-            let position = match database.kind() {
-                DatabaseKind::Kine => Some(database.position()?),
-                DatabaseKind::Generic => None,
+            if let Some(last) = last.filter(|last| last.version == version) {
+                return Ok(Look { news: None, ..last });
+            }
+            if database.kind() == DatabaseKind::Generic {
+                return Ok(Look { version, position: None, news: None });
+            }
+            let position = database.position()?;
+            let news = match (shipped, unseen) {
+                // Set back: shipping finds out.
+                (Some(shipped), _) if position.live < shipped => Some(News::Busy),
+                (Some(shipped), Some(unseen)) if position.live > shipped.max(unseen) => {
+                    Some(database.news_after(unseen)?)
+                }
+                _ => None,
             };
-            Ok::<_, DatabaseError>(Look { version, position })
+            Ok::<_, DatabaseError>(Look { version, position: Some(position), news })
         })
         .await?;
+        if let Some(news) = look.news {
+            self.schedule.found(news, Instant::now());
+        }
         if let Some(position) = look.position {
             self.report.looked(position);
         }
+        self.look = Some(look);
         Ok(look)
     }
 
-    /// The timeline to write: the bucket's newest if the database goes it on, else a new one.
-    async fn resume(&mut self, database: &SharedDatabase) -> Result<Timeline, ReplicatorError> {
-        let capture = &self.capture;
-        let catalogue = Catalogue::new(&capture.prefix, &capture.store.list(&capture.prefix.folder()).await?);
-        let tip = continuity::newest_tip(&capture.store, &capture.prefix, &catalogue).await?;
-        let (owner, shared) = (capture.owner.clone(), database.clone());
-        let going_on = blocking(move || match tip {
-            Some(tip) => {
-                Ok::<_, DatabaseError>(tip.continues(owner.as_ref(), &lock(&shared))?.then_some(tip))
+    /// Ships all that is new.
+    async fn ship(&mut self, database: &SharedDatabase) -> Result<(), ReplicatorError> {
+        loop {
+            let began = Instant::now();
+            let shipped = self.log.ship(database).await;
+            match shipped.inspect_err(|_| self.report.not_published(Kind::segment))? {
+                Shipped::Nothing => {
+                    self.schedule.nothing();
+                    return Ok(());
+                }
+                Shipped::Segment { name, uploaded, body, more } => {
+                    self.schedule.shipped(began, Instant::now(), more);
+                    self.report.shipped(&name, uploaded, &body);
+                    // The merger ends only after this replicator.
+                    let _ = self.merger.send((name, *body));
+                    if !more {
+                        return Ok(());
+                    }
+                }
+                Shipped::Broken => {
+                    tracing::warn!(
+                        "the database does not go on from the last shipped revision, or compaction has passed it"
+                    );
+                    self.close().await;
+                    let database = self.open().await?;
+                    self.stand(&database).await?;
+                    return Ok(());
+                }
             }
-            None => Ok(None),
-        })
-        .await?;
-        let timeline = if let Some(tip) = going_on {
-            tracing::info!(timeline = %tip.timeline, revision = %tip.revision, "the database goes on this timeline");
-            let history = catalogue.timelines.get(&tip.timeline);
-            self.pinned = history.map(|history| history.pins.keys().cloned().collect()).unwrap_or_default();
-            let oldest = history.and_then(History::oldest).map(|point| point.captured);
-            self.report.resumed(tip.timeline, tip.revision, oldest);
-            self.shipped =
-                Some(Shipped { name: tip.name, revision: tip.revision, version: None, at: Instant::now() });
-            tip.timeline
-        } else {
-            let timeline = Timeline::open(capture.clock.now());
-            tracing::info!(%timeline, "a new timeline begins: the bucket holds none that this database goes on");
-            self.report.resumed(timeline, Revision::ZERO, None);
-            self.shipped = None;
-            self.pinned.clear();
-            timeline
-        };
-        self.timeline = Some(timeline);
-        Ok(timeline)
-    }
-
-    /// Whether the database holds what the bucket does not.
-    fn note_pending(&mut self, look: Look) -> bool {
-        let pending = self.shipped.as_ref().is_none_or(|shipped| match look.position {
-            // Compaction alone changes nothing that a restore would miss.
-            Some(position) => position.live != shipped.revision,
-            None => shipped.version != Some(look.version),
-        });
-        if pending {
-            self.pending_since.get_or_insert_with(Instant::now);
-        } else {
-            self.pending_since = None;
         }
-        pending
-    }
-
-    async fn snapshot(
-        &mut self,
-        database: &SharedDatabase,
-        timeline: Timeline,
-        look: Look,
-    ) -> Result<(), ReplicatorError> {
-        let at = Instant::now();
-        let published = match self.capture.snapshot(database, timeline).await {
-            Ok(published) => published,
-            Err(error) => {
-                self.report.not_published();
-                return Err(error.into());
-            }
-        };
-        self.report.published(&published, self.shipped.is_none());
-        let revision = published.copied.revision;
-        self.shipped = Some(Shipped { name: published.name, revision, version: Some(look.version), at });
-        self.pending_since = None;
-        Ok(())
     }
 
     fn lag(&self) -> Duration {
-        self.pending_since.map_or(Duration::ZERO, |since| since.elapsed())
+        let without_log = self.without_log.map_or(Duration::ZERO, |since| since.elapsed());
+        self.schedule.lag(Instant::now()).max(without_log)
     }
 
     fn is_generic(&self) -> bool {

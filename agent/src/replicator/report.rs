@@ -5,16 +5,20 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::ReplicatorError;
-use crate::capture::Published;
+use super::log::{Resumed, Standing};
+use crate::body::Body;
+use crate::capture::{Published, Uploaded};
 use crate::cause;
 use crate::clock::Moment;
 use crate::database::{Position, ReadObserver};
+use crate::merge::{MergeError, Merged};
 use crate::metrics::{Kind, Metrics, RevisionKind};
+use crate::object_name::ObjectName;
 use crate::revision::Revision;
 use crate::status::{Phase, Status};
-use crate::timeline::Timeline;
 
 /// Tells what the replicator does.
+#[derive(Clone)]
 pub struct Report {
     /// For machines.
     pub metrics: Metrics,
@@ -33,21 +37,37 @@ impl Report {
         self.metrics.revision(RevisionKind::compact, position.compact);
     }
 
-    /// A timeline is written from here on; what of it is in the bucket already.
-    pub(super) fn resumed(&self, timeline: Timeline, shipped: Revision, restorable_from: Option<Moment>) {
-        self.metrics.revision(RevisionKind::shipped, shipped);
+    /// A timeline is gone on with; what of it is in the bucket already.
+    pub(super) fn resumed(&self, standing: Option<Standing>, resumed: &Resumed) {
+        let revision = resumed.newest.revision;
+        let restorable_from = resumed.oldest.map(|point| point.captured);
+        self.metrics.revision(RevisionKind::shipped, revision);
         if let Some(moment) = restorable_from {
             self.metrics.restorable_from(moment);
         }
+        let timeline = standing.map(|standing| standing.timeline.to_string());
+        tracing::info!(timeline, %revision, "the database goes on this timeline");
         self.status.send_modify(|status| {
-            status.timeline = Some(timeline.to_string());
-            status.revision = shipped;
+            status.timeline = timeline;
+            status.revision = revision;
             status.restorable_from = restorable_from;
         });
     }
 
-    pub(super) fn published(&self, published: &Published, is_first: bool) {
-        let revision = published.copied.revision;
+    /// A timeline was begun with this snapshot.
+    pub(super) fn began(&self, published: &Published) {
+        self.published(published);
+        self.metrics.restorable_from(published.point.captured);
+        self.status.send_modify(|status| {
+            status.timeline = Some(published.timeline.to_string());
+            status.revision = published.point.revision;
+            status.restorable_from = Some(published.point.captured);
+        });
+        self.metrics.revision(RevisionKind::shipped, published.point.revision);
+    }
+
+    pub(super) fn published(&self, published: &Published) {
+        let revision = published.point.revision;
         tracing::info!(
             object = published.key,
             %revision,
@@ -56,30 +76,58 @@ impl Report {
             "snapshot published"
         );
         self.metrics.snapshot(published.bytes, published.took);
-        self.metrics.revision(RevisionKind::shipped, revision);
-        if is_first {
-            self.metrics.restorable_from(published.captured);
+        self.status.send_modify(|status| status.size_bytes = published.bytes);
+        // As often as snapshots are taken, people may want to know what all this costs.
+        if let Some(cost) = self.metrics.usage().cost() {
+            tracing::info!(
+                requests_per_day = cost.requests_per_day,
+                bytes_per_day = cost.bytes_per_day,
+                "at the rate so far"
+            );
         }
-        self.status.send_modify(|status| {
-            status.revision = revision;
-            status.size_bytes = published.bytes;
-            if is_first {
-                status.restorable_from = Some(published.captured);
-            }
-        });
+        // A snapshot alone ships what a database without a log holds.
+        if revision == Revision::ZERO {
+            self.metrics.revision(RevisionKind::shipped, revision);
+        }
     }
 
-    pub(super) fn not_published(&self) {
-        self.metrics.failed(Kind::snapshot);
+    /// A segment was published.
+    pub(super) fn shipped(&self, name: &ObjectName, uploaded: Uploaded, body: &Body) {
+        let revision = body.end.revision;
+        tracing::debug!(object = %name, bytes = uploaded.bytes, "segment published");
+        self.metrics.published(Kind::segment, uploaded.bytes);
+        self.metrics.revision(RevisionKind::shipped, revision);
+        self.status.send_modify(|status| status.revision = revision);
     }
 
-    /// A turn went well: whatever was due is in the bucket. `lag` is the age of what is not due yet.
-    pub(super) fn success(&self, lag: Duration, now: Moment) {
+    pub(super) fn not_published(&self, kind: Kind) {
+        self.metrics.failed(kind);
+    }
+
+    pub(super) fn merged(&self, merged: &Merged) {
+        tracing::debug!(
+            object = merged.key,
+            segments = merged.segments,
+            bytes = merged.bytes,
+            "segments merged"
+        );
+        self.metrics.published(Kind::merged, merged.bytes);
+    }
+
+    pub(super) fn not_merged(&self, error: &MergeError) {
+        self.metrics.failed(Kind::merged);
+        tracing::warn!(error = cause::chain(error), "segments were not merged; it will be tried again");
+    }
+
+    /// A turn went well: whatever was due is in the bucket. `lag` is the age of what is not due yet, `limit` what it
+    /// should never come to.
+    pub(super) fn success(&self, lag: Duration, limit: Duration, now: Moment) {
         self.metrics.lag(lag);
         self.metrics.success(now);
         self.status.send_modify(|status| {
             status.phase = Phase::Replicating;
             status.lag_seconds = lag.as_secs_f64();
+            status.is_behind = lag > limit;
             status.message.clear();
             status.last_success = Some(now);
         });

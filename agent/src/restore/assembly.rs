@@ -4,11 +4,17 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OpenFlags};
+use clap::ValueEnum;
+use futures::StreamExt as _;
+use rusqlite::Connection;
+use serde::Deserialize;
 
-use super::Keys;
-use super::plan::Plan;
+use super::plan::{Limit, Plan};
+use super::{Keys, fetch, route, soundness};
 use crate::capture::blocking;
+use crate::catalogue::{RestorePoint, Segment};
+use crate::cause;
+use crate::chain::{Chain, Link};
 use crate::envelope::OpenError;
 use crate::header::{Content, DatabaseKind, Header};
 use crate::key::seed::SeedError;
@@ -17,13 +23,16 @@ use crate::revision::Revision;
 use crate::snapshot;
 use crate::store::{Store, StoreError};
 
-/// How far above the highest revision ever seen a restored database goes on, so that no watch sees time run
-/// backwards; vcluster's own restore takes the same step (`BumpRevision`).
-const REVISION_BUMP: u64 = 1000;
-
-/// No cluster writes so much between a backup and its restore (a million writes a second for twelve days), and after
-/// a higher number kine soon had none left: names in a bucket are not signed.
-const LARGEST_JUMP: u64 = 1 << 40;
+/// What a bad object does to a restore.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnDamage {
+    /// Stop it; nothing is restored.
+    #[default]
+    Fail,
+    /// Restore up to it, and say what is missing.
+    LastGood,
+}
 
 /// Why a database could not be assembled.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +47,14 @@ pub enum AssemblyError {
         key: String,
         /// Why.
         source: OpenError,
+    },
+    /// A segment that was written by another writer, or whose predecessor was replaced.
+    #[error(
+        "{key} does not go on from the object before it: it belongs to another history, or was tampered with"
+    )]
+    Unlinked {
+        /// The object.
+        key: String,
     },
     /// An object of the seed format was refused.
     #[error("{key} {source}")]
@@ -64,14 +81,6 @@ pub enum AssemblyError {
         /// Why.
         #[source]
         source: io::Error,
-    },
-    /// The bucket holds what this version cannot apply.
-    #[error(
-        "{segment} is a log segment, written by a newer version: restore with that, or a point at a snapshot"
-    )]
-    Newer {
-        /// The first of them.
-        segment: String,
     },
     /// A name in the bucket claims a revision that cannot be.
     #[error(
@@ -100,108 +109,189 @@ pub enum AssemblyError {
     },
 }
 
+impl AssemblyError {
+    /// Whether one object is bad, and a restore may go around it.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Unlinked { .. } => true,
+            Self::Object { source, .. } => {
+                matches!(
+                    source,
+                    OpenError::Damaged(_) | OpenError::Swapped { .. } | OpenError::NotSigned { .. }
+                )
+            }
+            _ => false,
+        }
+    }
+}
+
 /// What was assembled.
 #[derive(Debug, Clone)]
 pub struct Assembled {
     /// The header of the snapshot it began with.
     pub header: Header,
+    /// The point that it holds.
+    pub point: RestorePoint,
+    /// What was asked for and is missing, and why.
+    pub missing: Option<String>,
     /// The revision that kine goes on from; `None` for a generic database.
     pub bumped_to: Option<Revision>,
 }
 
-/// Builds the database of `plan` in the empty file `scratch`. `highest` is the revision that it must rise above.
+/// Builds the database of `plan` in the file `scratch`. `highest` is the revision that it must rise above.
 pub async fn assemble<S: Store + Clone>(
     store: &S,
     plan: &Plan,
     keys: Keys,
     highest: Revision,
     scratch: &Path,
+    on_damage: OnDamage,
     progress: &Progress,
 ) -> Result<Assembled, AssemblyError> {
-    if let Some((segment, _)) = plan.segments.first() {
-        return Err(AssemblyError::Newer { segment: segment.to_string() });
-    }
-    let (name, stored) = plan.snapshot.clone();
-    let object = store.get(&stored.key).await?;
-    let (path, bar) = (scratch.to_owned(), progress.clone());
-    let header = blocking(move || {
-        let write = |source| AssemblyError::Write { path: path.clone(), source };
-        let mut file = BufWriter::with_capacity(1 << 20, File::create(&path).map_err(write)?);
-        let opened =
-            snapshot::open(&name, bar.reading(object), &keys.identities, keys.signer.as_ref(), &mut file);
-        let (header, _) = opened.map_err(|source| match source {
-            OpenError::Io(source) if source.raw_os_error().is_some() => {
-                AssemblyError::Write { path: path.clone(), source }
-            }
-            source => AssemblyError::Object { key: stored.key, source },
-        })?;
-        file.flush().map_err(write)?;
-        Ok::<_, AssemblyError>(header)
-    })
-    .await?;
+    let mut site = Site { store, keys, scratch, progress };
+    let mut missing = None;
+    let (header, point) = match site.follow(plan, &plan.segments).await {
+        Err(error) if error.is_damage() => {
+            tracing::warn!(error = cause::chain(&error), "an object is bad: looking for a way around it");
+            let around = site.around(plan, error, on_damage).await?;
+            missing = around.2;
+            (around.0, around.1)
+        }
+        followed => followed?,
+    };
     let path = scratch.to_owned();
-    blocking(move || {
-        let bumped_to = match header.content {
-            Content::Snapshot { database: DatabaseKind::Kine, revision } => {
-                check_and_bump(&path, Some(revision), highest)?
+    let bumped_to = blocking(move || match header.content {
+        Content::Snapshot { database: DatabaseKind::Kine, .. } => {
+            soundness::check_and_bump(&path, Some(point.revision), highest)
+        }
+        // A table that happens to be called kine is not kine's.
+        _ => soundness::check(&path).map(|_| None),
+    });
+    let bumped_to = bumped_to.await?;
+    Ok(Assembled { header, point, missing, bumped_to })
+}
+
+/// Where a database is assembled, and from what.
+struct Site<'s, S> {
+    store: &'s S,
+    keys: Keys,
+    scratch: &'s Path,
+    progress: &'s Progress,
+}
+
+impl<S: Store + Clone> Site<'_, S> {
+    /// The snapshot, and these segments applied to it.
+    async fn follow(
+        &mut self,
+        plan: &Plan,
+        segments: &[Segment],
+    ) -> Result<(Header, RestorePoint), AssemblyError> {
+        let folder = self.scratch.parent().unwrap_or(Path::new("."));
+        let ahead = fetch::ahead(self.store, segments.to_vec(), folder, self.progress);
+        let mut ahead = std::pin::pin!(ahead.peekable());
+        // The first segments are on their way while the snapshot is fetched.
+        let (header, _) = tokio::join!(self.snapshot(plan), ahead.as_mut().peek());
+        let header = header?;
+        let mut reached = plan.snapshot.0;
+        if segments.is_empty() {
+            return Ok((header, reached));
+        }
+        let mut link = begin(&header, reached.revision);
+        let mut connection = open(self.scratch)?;
+        while let Some(fetched) = ahead.next().await {
+            let (segment, mut file) = fetched?;
+            let (keys, timeline, limit) = (self.keys.clone(), plan.timeline, plan.limit);
+            (connection, link, reached) = blocking(move || {
+                let end = route::verify(timeline, &segment, &mut file, &keys, link)?;
+                let point = route::apply(&connection, timeline, &segment, &mut file, &keys, reached, limit)?;
+                Ok::<_, AssemblyError>((connection, end, point))
+            })
+            .await?;
+        }
+        Ok((header, reached))
+    }
+
+    /// Another way to the same point, or as far as one leads. What is missing then is said in words.
+    async fn around(
+        &mut self,
+        plan: &Plan,
+        damage: AssemblyError,
+        on_damage: OnDamage,
+    ) -> Result<(Header, RestorePoint, Option<String>), AssemblyError> {
+        let (mut plan, mut from_older) = (plan.clone(), false);
+        loop {
+            let header = match self.snapshot(&plan).await {
+                Err(error) if error.is_damage() && on_damage == OnDamage::LastGood => {
+                    let Some(older) = plan.from_older_snapshot() else { return Err(error) };
+                    (plan, from_older) = (older, true);
+                    continue;
+                }
+                header => header?,
+            };
+            let start = begin(&header, plan.snapshot.0.revision);
+            let folder = self.scratch.parent().unwrap_or(Path::new("."));
+            let found = route::search(self.store, &plan, &self.keys, start, folder, self.progress).await?;
+            let end = found.last().map_or(plan.snapshot.0.revision, |segment| segment.to);
+            let whole = match plan.limit {
+                Limit::Revision(limit) => end >= limit,
+                Limit::Moment(_) => plan.segments.last().is_none_or(|last| end >= last.to),
+            };
+            if !whole && on_damage == OnDamage::Fail {
+                return Err(damage);
             }
-            // A table that happens to be called kine is not kine's.
-            _ => check(&path).map(|_| None)?,
-        };
-        Ok(Assembled { header, bumped_to })
-    })
-    .await
+            let (header, point) = self.follow(&plan, &found).await?;
+            if whole {
+                tracing::warn!(from_older, "a way around it was found: nothing is missing");
+                return Ok((header, point, None));
+            }
+            let until = match plan.limit {
+                Limit::Revision(limit) => format!("revision {limit}"),
+                Limit::Moment(limit) => format!("{limit}"),
+            };
+            let missing = format!(
+                "revisions after {} up to {until} are missing: {}",
+                point.revision,
+                cause::chain(&damage)
+            );
+            return Ok((header, point, Some(missing)));
+        }
+    }
+
+    async fn snapshot(&self, plan: &Plan) -> Result<Header, AssemblyError> {
+        let (name, key) = (plan.snapshot_name(), plan.snapshot.1.key.clone());
+        let object = self.store.get(&key).await?;
+        let (path, bar, keys) = (self.scratch.to_owned(), self.progress.clone(), self.keys.clone());
+        blocking(move || {
+            let write = |source| AssemblyError::Write { path: path.clone(), source };
+            let mut file = BufWriter::with_capacity(1 << 20, File::create(&path).map_err(write)?);
+            let opened =
+                snapshot::open(&name, bar.reading(object), &keys.identities, keys.signer.as_ref(), &mut file);
+            let (header, _) = opened.map_err(|source| match source {
+                OpenError::Io(source) if source.raw_os_error().is_some() => {
+                    AssemblyError::Write { path: path.clone(), source }
+                }
+                source => AssemblyError::Object { key, source },
+            })?;
+            file.flush().map_err(write)?;
+            Ok(header)
+        })
+        .await
+    }
 }
 
-/// Checks the database and lifts its revision above `highest`. `promised` is the revision that it must end at;
-/// `None` if nothing promises one. Returns the revision that kine goes on from; `None` for a database that is not
-/// kine's.
-pub(super) fn check_and_bump(
-    path: &Path,
-    promised: Option<Revision>,
-    highest: Revision,
-) -> Result<Option<Revision>, AssemblyError> {
-    let sqlite = |source| AssemblyError::Sqlite { path: path.to_owned(), source };
-    let connection = check(path)?;
-    let is_kine = connection.table_exists(None, "kine").map_err(sqlite)?;
-    if !is_kine {
-        return Ok(None);
-    }
-    let newest: i64 = connection
-        .query_row("SELECT coalesce(max(id), 0) FROM kine", [], |row| row.get(0))
-        .map_err(sqlite)?;
-    let newest = Revision::from_sql(newest);
-    if let Some(promised) = promised.filter(|promised| *promised != newest) {
-        let problem = format!("its newest revision is {newest}, not {promised}");
-        return Err(AssemblyError::Unsound { problem });
-    }
-    if highest > newest.plus(LARGEST_JUMP) {
-        return Err(AssemblyError::Implausible { highest, newest });
-    }
-    let bumped = highest.max(newest).plus(REVISION_BUMP);
-    // As kine itself fills a gap (pkg/logstructured/sqllog, Fill); tried: it goes on at the next revision and
-    // compacts this row away.
-    connection
-        .execute(
-            "INSERT INTO kine (id, name, created, deleted, create_revision, prev_revision, lease, value, old_value)
-             VALUES (?1, 'gap-' || ?1, 0, 1, 0, 0, 0, NULL, NULL)",
-            [bumped.to_sql()],
-        )
-        .map_err(sqlite)?;
-    Ok(Some(bumped))
+/// The link that a snapshot's header tells.
+fn begin(header: &Header, revision: Revision) -> Link {
+    Link { revision, chain: header.parent.unwrap_or_else(|| Chain::begin(&header.encode())) }
 }
 
-/// SQLite's own check of the whole file; leaves it open for what is written next.
-fn check(path: &Path) -> Result<Connection, AssemblyError> {
-    let sqlite = |source| AssemblyError::Sqlite { path: path.to_owned(), source };
-    let unsound = |problem| AssemblyError::Unsound { problem };
-    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(sqlite)?;
-    // The file is nobody's yet: it is synced as a whole before it is placed.
-    connection.pragma_update(None, "journal_mode", "MEMORY").map_err(|error| unsound(error.to_string()))?;
-    connection.pragma_update(None, "synchronous", "OFF").map_err(sqlite)?;
-    connection.pragma_update(None, "cache_size", -8192).map_err(sqlite)?;
-    let verdict: String = connection
-        .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
-        .map_err(|error| unsound(error.to_string()))?;
-    if verdict == "ok" { Ok(connection) } else { Err(unsound(verdict)) }
+/// The scratch database, for rows to be added: nobody else has it, and it is synced as a whole before it is placed.
+fn open(path: &Path) -> Result<Connection, AssemblyError> {
+    let open = || {
+        let connection = Connection::open(path)?;
+        connection.pragma_update(None, "journal_mode", "OFF")?;
+        connection.pragma_update(None, "synchronous", "OFF")?;
+        connection.pragma_update(None, "cache_size", -8192)?;
+        Ok(connection)
+    };
+    open().map_err(|source| AssemblyError::Sqlite { path: path.to_owned(), source })
 }

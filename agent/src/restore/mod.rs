@@ -2,9 +2,12 @@
 //! its placement.
 
 pub mod assembly;
+mod fetch;
 pub mod placement;
 pub mod plan;
+mod route;
 pub mod seed;
+mod soundness;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,7 +25,7 @@ use crate::progress::Progress;
 use crate::revision::Revision;
 use crate::signing::Signer;
 use crate::store::Store;
-use assembly::{Assembled, AssemblyError};
+use assembly::{Assembled, AssemblyError, OnDamage};
 use placement::PlacementError;
 use plan::{Plan, Target};
 
@@ -89,6 +92,8 @@ pub struct Restored {
     pub owner: Option<Owner>,
     /// Where the database that was there before is kept.
     pub kept: Option<PathBuf>,
+    /// What could not be restored because an object is bad, and why.
+    pub missing: Option<String>,
 }
 
 /// Carries out a plan. The target is untouched until its replacement is fetched, checked and synced.
@@ -97,6 +102,7 @@ pub async fn carry_out<S: Store + Clone>(
     plan: &Plan,
     keys: Keys,
     target: &Path,
+    on_damage: OnDamage,
     clock: Clock,
     progress: &Progress,
 ) -> Result<Restored, RestoreError> {
@@ -104,10 +110,11 @@ pub async fn carry_out<S: Store + Clone>(
     let seen = revision_seen(target).await;
     let scratch = placement::scratch_beside(target)?;
     let highest = plan.highest_revision.max(seen);
-    let assembled = assembly::assemble(store, plan, keys, highest, scratch.path(), progress).await?;
+    let assembled =
+        assembly::assemble(store, plan, keys, highest, scratch.path(), on_damage, progress).await?;
     let kept = placement::place(scratch, target, clock.now())?;
-    let Assembled { header, bumped_to } = assembled;
-    Ok(Restored { point: plan.point, goes_on_at: bumped_to, owner: header.owner, kept })
+    let Assembled { header, point, missing, bumped_to } = assembled;
+    Ok(Restored { point, goes_on_at: bumped_to, owner: header.owner, kept, missing })
 }
 
 /// The highest revision that clients of the database at `target` have seen; zero if it cannot be told. It may be above

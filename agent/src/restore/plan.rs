@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::catalogue::{Catalogue, History, RestorePoint, Stored};
+use crate::catalogue::{Catalogue, History, RestorePoint, Segment, Stored};
 use crate::clock::Moment;
 use crate::object_name::ObjectName;
 use crate::pin::PinName;
@@ -34,26 +34,64 @@ impl fmt::Display for Target {
     }
 }
 
+/// Which rows of the segments count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// Those up to this revision.
+    Revision(Revision),
+    /// Those captured at or before this moment.
+    Moment(Moment),
+}
+
 /// What to do.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Plan {
     /// The history.
     pub timeline: Timeline,
     /// Where it begins.
-    pub snapshot: (ObjectName, Stored),
+    pub snapshot: (RestorePoint, Stored),
     /// What is applied to it, in order.
-    pub segments: Vec<(ObjectName, Stored)>,
-    /// Where it ends.
+    pub segments: Vec<Segment>,
+    /// Which of their rows.
+    pub limit: Limit,
+    /// Where it ends, as far as names tell: a merged segment may hold a later point before the limit.
     pub point: RestorePoint,
     /// What the restored database must rise above.
     pub highest_revision: Revision,
+    /// All that there is on the timeline, for when one of the objects above is bad.
+    history: History,
 }
 
 impl Plan {
     /// Bytes to fetch.
     pub fn bytes(&self) -> u64 {
-        self.snapshot.1.size + self.segments.iter().map(|(_, stored)| stored.size).sum::<u64>()
+        self.snapshot.1.size + self.segments.iter().map(|segment| segment.stored.size).sum::<u64>()
     }
+
+    /// The snapshot's name.
+    pub fn snapshot_name(&self) -> ObjectName {
+        let (RestorePoint { revision, captured }, _) = self.snapshot;
+        ObjectName::Snapshot { timeline: self.timeline, revision, captured }
+    }
+
+    /// Every segment that may lead on from a revision, those that reach furthest first.
+    pub fn segments_after(&self, reached: Revision) -> Vec<&Segment> {
+        let segments = self.history.segments.iter();
+        let mut segments: Vec<_> = segments.filter(|s| s.from <= reached && s.to > reached).collect();
+        segments.sort_by_key(|segment| std::cmp::Reverse(segment.to));
+        segments
+    }
+
+    /// The same from the next older snapshot; `None` if there is none.
+    pub fn from_older_snapshot(&self) -> Option<Self> {
+        let RestorePoint { revision, captured } = self.snapshot.0;
+        let older = self.history.snapshots.range(..(revision, captured)).next_back()?;
+        Some(route(self.timeline, &self.history, owned(older), self.limit, self.highest_revision))
+    }
+}
+
+fn owned(((revision, captured), stored): (&(Revision, Moment), &Stored)) -> (RestorePoint, Stored) {
+    (RestorePoint { revision: *revision, captured: *captured }, stored.clone())
 }
 
 /// Why there is no plan.
@@ -99,7 +137,7 @@ pub fn plan(
     let highest_revision = catalogue.highest_revision();
     // Newest timeline first: the first that holds the point is the history that went on.
     let found =
-        chosen.iter().find_map(|(timeline, history)| route(**timeline, history, target, highest_revision));
+        chosen.iter().find_map(|(timeline, history)| reach(**timeline, history, target, highest_revision));
     found.ok_or_else(|| {
         unreachable(if let Target::Pin(_) = target {
             "no pin has this name".to_owned()
@@ -118,48 +156,135 @@ pub fn plan(
 }
 
 /// The way to the target on one timeline.
-fn route(timeline: Timeline, history: &History, target: &Target, highest_revision: Revision) -> Option<Plan> {
-    let point = match target {
-        Target::Latest => history.newest()?,
-        Target::At(moment) => history
-            .snapshots
-            .keys()
-            .flat_map(|(revision, captured)| {
-                let chain = history.chain(*revision);
-                std::iter::once((*revision, *captured))
-                    .chain(chain.into_iter().map(|(_, to, at, _)| (to, at)))
-            })
-            .filter(|(_, captured)| captured <= moment)
-            .max()
-            .map(|(revision, captured)| RestorePoint { revision, captured })?,
-        Target::Revision(revision) => {
-            RestorePoint { revision: *revision, captured: Moment::from_millis(i64::MAX) }
-        }
+fn reach(timeline: Timeline, history: &History, target: &Target, highest_revision: Revision) -> Option<Plan> {
+    let (limit, before) = match target {
+        Target::Latest => (Limit::Revision(history.newest()?.revision), Moment::from_millis(i64::MAX)),
+        Target::At(moment) => (Limit::Moment(*moment), *moment),
+        Target::Revision(revision) => (Limit::Revision(*revision), Moment::from_millis(i64::MAX)),
         Target::Pin(name) => {
             let (revision, captured) = history.pins.get(name)?;
-            RestorePoint { revision: *revision, captured: *captured }
+            (Limit::Revision(*revision), *captured)
         }
     };
-    let ((from, taken), stored) = history
-        .snapshots
-        .iter()
-        .filter(|((revision, captured), _)| *revision <= point.revision && *captured <= point.captured)
-        .max_by_key(|((revision, captured), _)| (*revision, *captured))?;
-    let snapshot = (ObjectName::Snapshot { timeline, revision: *from, captured: *taken }, stored.clone());
-    let mut segments = Vec::new();
-    let mut reached = RestorePoint { revision: *from, captured: *taken };
-    for (from, to, captured, stored) in history.chain(*from) {
-        if reached.revision >= point.revision {
+    let reachable = |(revision, captured): (Revision, Moment)| {
+        captured <= before && limit.revision().is_none_or(|limit| revision <= limit)
+    };
+    let mut snapshots = history.snapshots.iter().rev();
+    let snapshot = snapshots.find(|((revision, captured), _)| reachable((*revision, *captured)))?;
+    let plan = route(timeline, history, owned(snapshot), limit, highest_revision);
+    let reached = limit.revision().is_none_or(|limit| plan.point.revision >= limit);
+    reached.then_some(plan)
+}
+
+impl Limit {
+    fn revision(self) -> Option<Revision> {
+        match self {
+            Self::Revision(revision) => Some(revision),
+            Self::Moment(_) => None,
+        }
+    }
+
+    /// Whether a segment that follows a point of which everything counts may have rows that count.
+    fn reaches_into(self, reached: RestorePoint) -> bool {
+        match self {
+            Self::Revision(revision) => reached.revision < revision,
+            Self::Moment(moment) => reached.captured <= moment,
+        }
+    }
+}
+
+/// The segments from a snapshot to the limit, or as far as they go.
+fn route(
+    timeline: Timeline,
+    history: &History,
+    snapshot: (RestorePoint, Stored),
+    limit: Limit,
+    highest_revision: Revision,
+) -> Plan {
+    let (mut segments, mut point, mut reached) = (Vec::new(), snapshot.0, snapshot.0);
+    for segment in history.chain(snapshot.0.revision) {
+        if !limit.reaches_into(reached) {
             break;
         }
-        segments.push((ObjectName::Segment { timeline, from, to, captured }, stored.clone()));
-        reached = RestorePoint { revision: to.min(point.revision), captured };
+        segments.push(segment.clone());
+        reached = RestorePoint { revision: segment.to, captured: segment.captured };
+        point = match limit {
+            Limit::Revision(limit) => RestorePoint { revision: segment.to.min(limit), ..reached },
+            // Only its marks tell which of its rows count.
+            Limit::Moment(moment) if segment.captured > moment => point,
+            Limit::Moment(_) => reached,
+        };
     }
-    (reached.revision >= point.revision).then_some(Plan {
-        timeline,
-        snapshot,
-        segments,
-        point: reached,
-        highest_revision,
-    })
+    Plan { timeline, snapshot, segments, limit, point, highest_revision, history: history.clone() }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::catalogue::Listed;
+    use crate::object_name::Prefix;
+
+    /// Snapshots as (revision, ms), segments as (from, to, ms).
+    fn catalogue(snapshots: &[(u64, i64)], segments: &[(u64, u64, i64)]) -> Catalogue {
+        let timeline = Timeline::open(Moment::from_millis(1));
+        let at = Moment::from_millis;
+        let snapshots = snapshots.iter().map(|&(revision, ms)| ObjectName::Snapshot {
+            timeline,
+            revision: revision.into(),
+            captured: at(ms),
+        });
+        let segments = segments.iter().map(|&(from, to, ms)| ObjectName::Segment {
+            timeline,
+            from: from.into(),
+            to: to.into(),
+            captured: at(ms),
+        });
+        let listed =
+            snapshots.chain(segments).map(|name| Listed { key: name.to_string(), size: 1, modified: None });
+        Catalogue::new(&Prefix::default(), &listed.collect::<Vec<_>>())
+    }
+
+    /// The snapshot's revision, the segments' ranges, and the point's revision.
+    type Planned = (u64, Vec<(u64, u64)>, u64);
+
+    fn planned(catalogue: &Catalogue, target: &Target) -> Option<Planned> {
+        let plan = plan(catalogue, target, None, "here").ok()?;
+        let segments = plan.segments.iter().map(|s| (s.from.number(), s.to.number())).collect();
+        Some((plan.snapshot.0.revision.number(), segments, plan.point.revision.number()))
+    }
+
+    #[test]
+    fn the_way_begins_at_the_newest_snapshot_before_the_point() {
+        let catalogue =
+            catalogue(&[(10, 100), (20, 200)], &[(10, 13, 110), (13, 22, 210), (22, 25, 220), (25, 30, 230)]);
+        let revision = |number: u64| Target::Revision(number.into());
+        let at = |ms| Target::At(Moment::from_millis(ms));
+        for (target, expected) in [
+            (Target::Latest, Some((20, vec![(13, 22), (22, 25), (25, 30)], 30))),
+            (revision(30), Some((20, vec![(13, 22), (22, 25), (25, 30)], 30))),
+            (revision(21), Some((20, vec![(13, 22)], 21))),
+            (revision(20), Some((20, vec![], 20))),
+            (revision(19), Some((10, vec![(10, 13), (13, 22)], 19))),
+            (revision(10), Some((10, vec![], 10))),
+            (revision(9), None),
+            (revision(31), None),
+            // A segment captured later may be merged, and then hold earlier marks.
+            (at(225), Some((20, vec![(13, 22), (22, 25), (25, 30)], 25))),
+            (at(230), Some((20, vec![(13, 22), (22, 25), (25, 30)], 30))),
+            (at(199), Some((10, vec![(10, 13), (13, 22)], 13))),
+            (at(99), None),
+        ] {
+            assert_eq!(planned(&catalogue, &target), expected, "{target}");
+        }
+    }
+
+    #[test]
+    fn a_merged_segment_replaces_those_that_it_holds_and_a_gap_ends_the_way() {
+        let catalogue =
+            catalogue(&[(10, 100)], &[(10, 12, 1), (12, 14, 2), (10, 16, 4), (14, 16, 4), (17, 18, 5)]);
+        assert_eq!(planned(&catalogue, &Target::Latest), Some((10, vec![(10, 16)], 16)));
+        assert_eq!(planned(&catalogue, &Target::Revision(18.into())), None);
+        assert_eq!(catalogue.highest_revision(), Revision::from(18));
+    }
 }

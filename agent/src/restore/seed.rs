@@ -5,8 +5,8 @@ use std::path::Path;
 
 use secrecy::SecretString;
 
-use super::assembly::{self, AssemblyError};
-use super::{RestoreError, placement};
+use super::assembly::AssemblyError;
+use super::{RestoreError, placement, soundness};
 use crate::capture::blocking;
 use crate::catalogue::Stored;
 use crate::clock::Clock;
@@ -43,7 +43,7 @@ pub async fn carry_out<S: Store>(
     })
     .await?;
     let path = scratch.path().to_owned();
-    let goes_on_at = blocking(move || assembly::check_and_bump(&path, None, seen)).await?;
+    let goes_on_at = blocking(move || soundness::check_and_bump(&path, None, seen)).await?;
     let kept = placement::place(scratch, target, clock.now())?;
     Ok((goes_on_at, kept))
 }

@@ -8,6 +8,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use crate::envelope::TransportError;
+use crate::signing::{Digest, Hasher};
 
 /// Parts of one object on their way to the store. A closed channel is the end; a `None` says that the
 /// producer failed and nothing may be published.
@@ -56,6 +57,7 @@ pub struct PartWriter {
     part: BytesMut,
     part_size: usize,
     written: u64,
+    hasher: Hasher,
 }
 
 impl PartWriter {
@@ -66,14 +68,21 @@ impl PartWriter {
     pub fn new(sender: PartSender, expected: u64) -> Self {
         let fitting = usize::try_from(expected / 9_000).unwrap_or(usize::MAX);
         let part_size = fitting.max(Self::SMALLEST_PART);
-        Self { sender: Some(sender.0), place: None, part: BytesMut::new(), part_size, written: 0 }
+        Self {
+            sender: Some(sender.0),
+            place: None,
+            part: BytesMut::new(),
+            part_size,
+            written: 0,
+            hasher: Hasher::default(),
+        }
     }
 
-    /// Sends what is left and ends the object; returns how many bytes it has.
-    pub fn finish(mut self) -> u64 {
+    /// Sends what is left and ends the object; returns how many bytes it has, and their digest.
+    pub fn finish(mut self) -> (u64, Digest) {
         self.send();
         self.sender = None;
-        self.written
+        (self.written, self.hasher.clone().finish())
     }
 
     /// Waits until the store has taken the part before.
@@ -104,6 +113,7 @@ impl Write for PartWriter {
         }
         let taken = bytes.len().min(self.part_size - self.part.len());
         self.part.extend_from_slice(&bytes[..taken]);
+        self.hasher.update(&bytes[..taken]);
         self.written += taken as u64;
         if self.part.len() == self.part_size {
             self.send();

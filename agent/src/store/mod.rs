@@ -190,8 +190,12 @@ impl StoreError {
 
 /// A bucket.
 pub trait Store: Send + Sync + 'static {
-    /// All objects whose key begins with `prefix`, in key order.
-    fn list(&self, prefix: &str) -> impl Future<Output = Result<Vec<Listed>, StoreError>> + Send;
+    /// All objects whose key begins with `prefix`, in key order; those behind `after` if it is given.
+    fn list(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+    ) -> impl Future<Output = Result<Vec<Listed>, StoreError>> + Send;
 
     /// An object's metadata; `None` if there is no such object.
     fn head(&self, key: &str) -> impl Future<Output = Result<Option<Metadata>, StoreError>> + Send;

@@ -24,6 +24,8 @@ pub struct S3Store {
     client: RwLock<Client>,
     /// Cleared for good when the server answers that it does not know conditional writes.
     pub(super) conditional: AtomicBool,
+    /// Set once the server has shown that it honours them.
+    pub(super) probed: AtomicBool,
     metrics: Option<Metrics>,
 }
 
@@ -31,7 +33,18 @@ impl S3Store {
     /// Prepares a client; nothing is asked of the server yet.
     pub async fn open(settings: StoreSettings, metrics: Option<Metrics>) -> Result<Self, StoreError> {
         let client = RwLock::new(connect(&settings).await?);
-        Ok(Self { settings, client, conditional: AtomicBool::new(true), metrics })
+        Ok(Self {
+            settings,
+            client,
+            conditional: AtomicBool::new(true),
+            probed: AtomicBool::new(false),
+            metrics,
+        })
+    }
+
+    /// Whether this process stays and writes: only then it pays to find out what the server honours.
+    pub(super) fn is_lasting(&self) -> bool {
+        self.metrics.is_some()
     }
 
     fn endpoint(&self) -> String {
@@ -119,8 +132,8 @@ impl S3Store {
 }
 
 impl Store for std::sync::Arc<S3Store> {
-    async fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
-        (**self).list(prefix).await
+    async fn list(&self, prefix: &str, after: Option<&str>) -> Result<Vec<Listed>, StoreError> {
+        (**self).list(prefix, after).await
     }
 
     async fn head(&self, key: &str) -> Result<Option<Metadata>, StoreError> {
@@ -191,7 +204,7 @@ impl Store for std::sync::Arc<S3Store> {
 }
 
 impl S3Store {
-    async fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
+    async fn list(&self, prefix: &str, after: Option<&str>) -> Result<Vec<Listed>, StoreError> {
         let mut listed = Vec::new();
         let mut next: Option<String> = None;
         loop {
@@ -203,6 +216,7 @@ impl S3Store {
                             .list_objects_v2()
                             .bucket(&self.settings.bucket)
                             .prefix(prefix)
+                            .set_start_after(after.map(str::to_owned))
                             .set_continuation_token(next)
                             .send()
                             .await

@@ -15,6 +15,9 @@ use crate::metrics::Operation;
 /// Metadata key that tells our own upload from another writer's when an answer was lost.
 const UPLOAD: &str = "upload";
 
+/// An object of more is not sent twice to find something out.
+const PROBE_BYTES: usize = 64 << 10;
+
 impl S3Store {
     pub(super) async fn put_new(
         &self,
@@ -35,7 +38,11 @@ impl S3Store {
             return Err(StoreError::Exists(key.to_owned()));
         }
         let result = if whole {
-            self.unless_conditional(|| self.put_whole(key, &metadata, first.clone())).await
+            let put = self.unless_conditional(|| self.put_whole(key, &metadata, first.clone())).await;
+            if put.is_ok() && first.len() <= PROBE_BYTES {
+                self.probe(key, &metadata, first).await;
+            }
+            put
         } else {
             self.put_multipart(key, &metadata, first, parts).await
         };
@@ -67,6 +74,33 @@ impl S3Store {
                 publish().await
             }
             result => result,
+        }
+    }
+
+    /// Finds out, once, whether the server honours the condition: the same object under the same key must be refused. If
+    /// it is taken instead, the object is what it was.
+    async fn probe(&self, key: &str, metadata: &Metadata, body: Bytes) {
+        if !self.is_lasting()
+            || !self.conditional.load(Ordering::Relaxed)
+            || self.probed.load(Ordering::Relaxed)
+        {
+            return;
+        }
+        match self.put_whole(key, metadata, body).await {
+            Ok(()) => {
+                self.conditional.store(false, Ordering::Relaxed);
+                tracing::info!(
+                    "the store does not honour conditional writes: another writer is looked for before each"
+                );
+            }
+            Err(StoreError::Exists(_)) => {
+                self.probed.store(true, Ordering::Relaxed);
+                tracing::info!("the store honours conditional writes");
+            }
+            // It is asked again after the next upload.
+            Err(error) => {
+                tracing::debug!(%error, "whether the store honours conditional writes is not known yet");
+            }
         }
     }
 

@@ -1,0 +1,184 @@
+//! The **log** in the bucket: where it stands, and how it goes on. It says nothing of when.
+
+use tokio_util::sync::CancellationToken;
+
+use super::ReplicatorError;
+use crate::body::Body;
+use crate::capture::{Capture, Published, Read, Uploaded, blocking};
+use crate::catalogue::{Catalogue, History, RestorePoint};
+use crate::chain::{Chain, Link};
+use crate::clock::Moment;
+use crate::continuity::{self, Continued};
+use crate::database::{SharedDatabase, lock};
+use crate::object_name::ObjectName;
+use crate::pin::PinName;
+use crate::revision::Revision;
+use crate::signing::Digest;
+use crate::store::Store;
+use crate::timeline::Timeline;
+
+/// Where the log of one database stands.
+#[derive(Debug, Clone, Copy)]
+pub struct Standing {
+    /// Its history.
+    pub timeline: Timeline,
+    /// When the newest point was captured.
+    pub captured: Moment,
+    /// The last link, and the digest of its row; `None` for a database that is not kine's.
+    pub end: Option<(Link, Digest)>,
+}
+
+/// A timeline that is gone on with.
+#[derive(Debug)]
+pub struct Resumed {
+    /// Its newest point.
+    pub newest: RestorePoint,
+    /// Its oldest.
+    pub oldest: Option<RestorePoint>,
+    /// Its newest snapshot.
+    pub snapshot: Option<RestorePoint>,
+    /// The pins on it.
+    pub pins: Vec<PinName>,
+}
+
+/// What shipping came to.
+#[derive(Debug)]
+pub enum Shipped {
+    /// There was nothing new.
+    Nothing,
+    /// A segment was published.
+    Segment {
+        /// Its name.
+        name: ObjectName,
+        /// What is in the bucket.
+        uploaded: Uploaded,
+        /// Its body.
+        body: Box<Body>,
+        /// Whether more is waiting.
+        more: bool,
+    },
+    /// The database does not go on from where the log stands: a new timeline must begin.
+    Broken,
+}
+
+/// The one writer of one database's log.
+pub struct Log<S> {
+    /// What publishes.
+    pub capture: Capture<S>,
+    standing: Option<Standing>,
+    /// The newest timeline that was seen: a new one must sort behind it.
+    newest: Option<Timeline>,
+    /// Another writer was looked for up to this revision.
+    alone_until: Link,
+}
+
+impl<S: Store + Clone> Log<S> {
+    /// A log that does not know yet where it stands.
+    pub fn new(capture: Capture<S>) -> Self {
+        let nowhere = Link { revision: Revision::ZERO, chain: Chain::begin("") };
+        Self { capture, standing: None, newest: None, alone_until: nowhere }
+    }
+
+    /// Where it stands; `None` until it was resumed or begun.
+    pub fn standing(&self) -> Option<Standing> {
+        self.standing
+    }
+
+    /// Forgets where it stands: what lies at the path may be another database.
+    pub fn forget(&mut self) {
+        self.standing = None;
+    }
+
+    /// Goes on with the newest timeline in the bucket, if the database goes it on.
+    pub async fn resume(&mut self, database: &SharedDatabase) -> Result<Option<Resumed>, ReplicatorError> {
+        let capture = &self.capture;
+        let catalogue =
+            Catalogue::new(&capture.prefix, &capture.store.list(&capture.prefix.folder(), None).await?);
+        self.newest = catalogue.timelines.last_key_value().map(|(timeline, _)| *timeline);
+        let Some(tip) = continuity::newest_tip(&capture.store, &capture.prefix, &catalogue).await? else {
+            return Ok(None);
+        };
+        let (owner, database, found) = (capture.owner.clone(), database.clone(), tip.clone());
+        let continued = blocking(move || found.continues(owner.as_ref(), &lock(&database))).await?;
+        let Some(continued) = continued else { return Ok(None) };
+        let end = match continued {
+            Continued::Log { link, tip } => Some((link, tip)),
+            Continued::Generic => None,
+        };
+        self.stand(Standing { timeline: tip.timeline, captured: tip.newest.captured, end });
+        let history = catalogue.timelines.get(&tip.timeline);
+        Ok(Some(Resumed {
+            newest: tip.newest,
+            oldest: history.and_then(History::oldest),
+            snapshot: history.and_then(History::newest_snapshot),
+            pins: history.map(|history| history.pins.keys().cloned().collect()).unwrap_or_default(),
+        }))
+    }
+
+    /// Begins a new timeline with a snapshot.
+    pub async fn begin(&mut self, database: &SharedDatabase) -> Result<Published, ReplicatorError> {
+        let timeline = Timeline::open_after(self.newest, self.capture.clock.now());
+        let cancel = CancellationToken::new();
+        let published = self.capture.snapshot(database, timeline, None, None, &cancel).await?;
+        let end = published.end.map(|(tip, chain)| (Link { revision: published.point.revision, chain }, tip));
+        self.newest = Some(timeline);
+        self.stand(Standing { timeline, captured: published.point.captured, end });
+        Ok(published)
+    }
+
+    /// Publishes what is new, up to a bound.
+    pub async fn ship(&mut self, database: &SharedDatabase) -> Result<Shipped, ReplicatorError> {
+        let Some(standing @ Standing { timeline, captured, end: Some((link, tip)) }) = self.standing else {
+            return Ok(Shipped::Nothing);
+        };
+        let (body, more) = match self.capture.read(database, timeline, link, tip, captured).await? {
+            Read::Nothing => return Ok(Shipped::Nothing),
+            Read::Broken => {
+                self.standing = None;
+                return Ok(Shipped::Broken);
+            }
+            Read::Rows(body, more) => (body, more),
+        };
+        let name = self.capture.segment_name(&body);
+        let uploaded = self.capture.segment(&body).await?;
+        self.standing =
+            Some(Standing { captured: body.captured, end: Some((body.end, body.tip)), ..standing });
+        Ok(Shipped::Segment { name, uploaded, body: Box::new(body), more })
+    }
+
+    /// Looks for another writer's segments since the last look. Of two that go on from the same link the one that was
+    /// captured first stays, and the other stops: both see the same names and agree.
+    pub async fn look_for_another(&mut self) -> Result<(), ReplicatorError> {
+        let Some(Standing { timeline, end: Some((end, _)), .. }) = self.standing else { return Ok(()) };
+        if end == self.alone_until {
+            return Ok(());
+        }
+        let Capture { store, prefix, own_keys, .. } = &self.capture;
+        let folder = format!("{}{timeline}/log/", prefix.folder());
+        let begins = |revision: Revision| format!("{folder}{revision:020}-");
+        let listed = store.list(&folder, Some(&begins(self.alone_until.revision))).await?;
+        let parsed = |key: &str| match ObjectName::parse(prefix, key) {
+            Some(ObjectName::Segment { from, captured, .. }) => Some((from, captured)),
+            _ => None,
+        };
+        for key in listed.iter().map(|object| object.key.as_str()).filter(|key| !own_keys.contains(key)) {
+            let Some((from, captured)) = parsed(key) else { continue };
+            let own = own_keys.beginning_with(&begins(from));
+            let first = own.iter().filter_map(|own| Some((parsed(own)?.1, own.as_str()))).min();
+            if first.is_none_or(|first| first > (captured, key)) {
+                return Err(ReplicatorError::AnotherWriter(key.to_owned()));
+            }
+            tracing::warn!(object = key, "another agent wrote here; it came second and must stop");
+        }
+        own_keys.forget_before(&begins(end.revision));
+        self.alone_until = end;
+        Ok(())
+    }
+
+    fn stand(&mut self, standing: Standing) {
+        if let Some((link, _)) = standing.end {
+            self.alone_until = link;
+        }
+        self.standing = Some(standing);
+    }
+}
