@@ -7,7 +7,7 @@
 //! - values: [`cause`], [`revision`], [`clock`], [`span`], [`timeline`], [`pin`], [`object_name`], [`signing`], [`header`],
 //!   [`key`], [`envelope`], [`snapshot`], [`catalogue`], [`retention`]
 //! - ports: [`store`] (S3), [`database`] (SQLite), [`scratch`], [`cluster`] (the host's API), [`metrics`], [`status`], [`progress`]
-//! - work: [`continuity`], [`keyring`], [`capture`], [`replicator`], [`restore`], [`ensure`]
+//! - work: [`continuity`], [`keyring`], [`capture`], [`files`], [`replicator`], [`restore`], [`ensure`]
 //! - edge: [`args`] (as typed), [`seed_args`], [`settings`] (resolved), [`commands`], [`listen`],
 //!   [`telemetry`], [`shutdown`], [`error`] (exit codes)
 
@@ -25,6 +25,7 @@ pub mod database;
 pub mod ensure;
 pub mod envelope;
 pub mod error;
+pub mod files;
 pub mod header;
 pub mod key;
 pub mod keyring;

@@ -1,6 +1,7 @@
 //! **Scratch files**: named by the process that makes them, so that what a killed one left behind is found and removed.
 //! They hold a database in the clear, and a volume has room for only so many.
 
+use std::ffi::OsStr;
 use std::path::Path;
 
 const NAME: &str = ".vcluster-backup-";
@@ -8,6 +9,11 @@ const NAME: &str = ".vcluster-backup-";
 /// How the names of this process's scratch files begin.
 pub fn prefix() -> String {
     format!("{NAME}{}-", std::process::id())
+}
+
+/// Whether a name is a scratch file's, of whatever process.
+pub fn is_scratch(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(NAME.as_bytes())
 }
 
 /// Removes scratch files whose process is gone. To be called before this process makes one: in a pod every process has
