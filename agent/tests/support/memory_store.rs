@@ -32,7 +32,7 @@ pub struct Faults {
     pub duplicated: u32,
     /// The body breaks off half-way. (GET.)
     pub broken: u32,
-    /// Most calls that a late upload takes; none is as one.
+    /// Most calls that a late upload takes; 0 is as 1.
     pub late_by: usize,
 }
 
@@ -82,7 +82,6 @@ struct Bucket {
     faults: Faults,
     random: Random,
     conditional: Conditional,
-    /// From this call on nothing is done.
     gone_from: Option<usize>,
     /// This call is done, and its answer lost.
     last_done: Option<usize>,
@@ -99,7 +98,7 @@ struct Object {
     brought: usize,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 enum Operation {
     List,
     Head,
@@ -118,6 +117,7 @@ enum Fate {
     Broken,
 }
 
+/// Without faults.
 impl Default for MemoryStore {
     fn default() -> Self {
         Self::new(Faults::NONE, Random::new(0))
@@ -131,11 +131,11 @@ impl MemoryStore {
             calls: Calls::default(),
             faults,
             random,
-            conditional: Conditional::default(),
+            conditional: Conditional::Honoured,
             gone_from: None,
             last_done: None,
-            under_way: Vec::new(),
-            overwritten: Vec::new(),
+            under_way: vec![],
+            overwritten: vec![],
         })))
     }
 
@@ -173,16 +173,14 @@ impl MemoryStore {
 
     /// Calls work again. What was under way is still under way.
     pub fn revive(&self) {
-        let mut bucket = self.bucket();
-        (bucket.gone_from, bucket.last_done) = (None, None);
+        self.bucket().gone_from = None;
     }
 
-    /// All uploads that are under way arrive now.
+    /// What is under way arrives now.
     pub fn settle(&self) {
         self.bucket().arrive(usize::MAX);
     }
 
-    /// How many uploads are under way.
     pub fn under_way(&self) -> usize {
         self.bucket().under_way.len()
     }
@@ -208,10 +206,8 @@ impl MemoryStore {
 
     /// Puts an object there behind everybody's back.
     pub fn insert(&self, key: &str, bytes: impl Into<Bytes>) {
-        let mut bucket = self.bucket();
-        let brought = bucket.calls.total();
-        let object = Object { bytes: bytes.into(), metadata: Metadata::new(), brought };
-        bucket.objects.insert(key.to_owned(), object);
+        let object = Object { bytes: bytes.into(), metadata: Metadata::new(), brought: 0 };
+        self.bucket().objects.insert(key.to_owned(), object);
     }
 
     /// Changes an object's bytes behind everybody's back.
