@@ -17,7 +17,7 @@ pub struct NotAMoment(String);
 
 impl Moment {
     /// From milliseconds since 1970 UTC.
-    pub fn from_millis(millis: i64) -> Self {
+    pub const fn from_millis(millis: i64) -> Self {
         Self(millis)
     }
 

@@ -6,8 +6,9 @@
 //! Modules, each using only those above it:
 //! - values: [`cause`], [`revision`], [`clock`], [`span`], [`timeline`], [`pin`], [`object_name`], [`signing`], [`chain`],
 //!   [`header`], [`key`], [`envelope`], [`row`], [`segment`], [`snapshot`], [`catalogue`], [`retention`]
-//! - ports: [`store`] (S3), [`database`] (SQLite), [`scratch`], [`cluster`] (the host's API), [`cost`], [`metrics`], [`status`], [`progress`]
-//! - work: [`continuity`], [`keyring`], [`body`], [`capture`], [`merge`], [`replicator`], [`restore`], [`ensure`]
+//! - ports: [`store`] (S3), [`database`] (SQLite), [`scratch`], [`cluster`] (the host's API), [`cost`], [`metrics`],
+//!   [`status`], [`progress`]
+//! - work: [`continuity`], [`keyring`], [`body`], [`capture`], [`files`], [`merge`], [`replicator`], [`restore`], [`ensure`]
 //! - edge: [`args`] (as typed), [`seed_args`], [`settings`] (resolved), [`commands`], [`listen`],
 //!   [`telemetry`], [`shutdown`], [`error`] (exit codes)
 
@@ -28,6 +29,7 @@ pub mod database;
 pub mod ensure;
 pub mod envelope;
 pub mod error;
+pub mod files;
 pub mod header;
 pub mod key;
 pub mod keyring;

@@ -1,6 +1,7 @@
 //! **Scratch files**: named by the process that makes them, so that what a killed one left behind is found and removed.
 //! They hold a database in the clear, and a volume has room for only so many.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,11 @@ pub fn named() -> io::Result<NamedTempFile> {
 /// An empty one without a name: it vanishes with the process, however that ends.
 pub fn unnamed() -> io::Result<File> {
     tempfile::tempfile_in(folder())
+}
+
+/// Whether a name is a scratch file's, of whatever process.
+pub fn is_scratch(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(NAME.as_bytes())
 }
 
 /// Removes scratch files whose process is gone. To be called before this process makes one: in a pod every process has

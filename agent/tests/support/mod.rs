@@ -2,6 +2,10 @@
 
 #![allow(dead_code, clippy::unwrap_used, missing_docs)]
 
+pub mod memory_store;
+pub mod model;
+pub mod random;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
