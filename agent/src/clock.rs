@@ -80,14 +80,14 @@ impl<'de> serde::Deserialize<'de> for Moment {
 
 /// Where the time comes from; tests pass one that they move by hand.
 #[derive(Clone, Copy)]
-pub struct Clock(fn() -> Moment);
+pub struct Clock(&'static (dyn Fn() -> Moment + Send + Sync));
 
 impl Clock {
     /// The machine's clock.
-    pub const SYSTEM: Self = Self(system);
+    pub const SYSTEM: Self = Self(&system);
 
     /// A clock of one's own.
-    pub const fn new(now: fn() -> Moment) -> Self {
+    pub const fn new(now: &'static (dyn Fn() -> Moment + Send + Sync)) -> Self {
         Self(now)
     }
 

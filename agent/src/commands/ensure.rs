@@ -169,7 +169,7 @@ async fn look(path: PathBuf) -> anyhow::Result<Volume> {
             return Ok(Volume::Damaged(problem));
         }
         Ok(Volume::Whole(match database.kind() {
-            DatabaseKind::Kine => Some(database.sequence()?),
+            DatabaseKind::Kine => Some(database.position()?.live),
             DatabaseKind::Generic => None,
         }))
     })

@@ -172,14 +172,11 @@ impl Source<'_> {
                     rows.push(full_row(row)?);
                 }
             }
-            let sequence = connection
-                .query_row("SELECT seq FROM sqlite_sequence WHERE name = 'kine'", [], |row| row.get(0))
-                .unwrap_or(position.live.to_sql());
-            Ok(Some((rows, sequence, position.live)))
+            Ok(Some((rows, position.live)))
         })?;
-        let Some((rows, sequence, live)) = tail else { return Ok(None) };
+        let Some((rows, live)) = tail else { return Ok(None) };
         copy.insert(&rows)?;
-        copy.set_sequence(sequence)?;
+        copy.set_sequence(live)?;
         Ok(Some(live))
     }
 }
@@ -308,10 +305,10 @@ impl KineCopy<'_> {
     }
 
     /// kine goes on counting from here, not from the newest row, which compaction may have dropped.
-    fn set_sequence(&self, sequence: i64) -> Result<(), DatabaseError> {
+    fn set_sequence(&self, live: Revision) -> Result<(), DatabaseError> {
         self.write(|connection| {
             connection.execute("DELETE FROM sqlite_sequence WHERE name = 'kine'", [])?;
-            connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('kine', ?1)", [sequence])
+            connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('kine', ?1)", [live.to_sql()])
         })
         .map(drop)
     }

@@ -18,9 +18,13 @@ const COLUMNS: [&str; 9] =
 pub(super) const GAP_AFTER: &str =
     "SELECT EXISTS (SELECT 1 FROM kine WHERE name >= 'gap-' AND name < 'gap.' AND id > ?1)";
 
-pub(super) const LIVE_REVISION: &str = "SELECT coalesce(max(id), 0) FROM kine";
+/// The highest revision that was ever given out. `max(id)` alone may be lower: compaction drops the row of a key that was
+/// deleted last, and what the database then holds is the state after that.
+pub(super) const LIVE_REVISION: &str = "SELECT max((SELECT coalesce(max(id), 0) FROM kine),
+                (SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'kine'))";
 
-pub(super) const ROW: &str = "SELECT * FROM kine WHERE id = ?1";
+/// The newest row at or below a revision.
+pub(super) const ROW: &str = "SELECT * FROM kine WHERE id <= ?1 ORDER BY id DESC LIMIT 1";
 
 pub(super) const COMPACT_REVISION: &str =
     "SELECT coalesce(max(prev_revision), 0) FROM kine WHERE name = 'compact_rev_key'";
@@ -42,7 +46,7 @@ pub struct Position {
 }
 
 impl Database {
-    /// Where the log stands: two index look-ups.
+    /// Where the log stands: a few look-ups by index.
     pub fn position(&self) -> Result<Position, DatabaseError> {
         self.read(position)
     }
@@ -54,21 +58,10 @@ impl Database {
         })
     }
 
-    /// Whether rows after `revision` are exactly what was written since: the row at `revision` has this digest, and
-    /// compaction has not passed it.
+    /// Whether rows after `revision` are exactly what was written since: the newest row up to `revision` has this digest,
+    /// and compaction has not passed it.
     pub fn goes_on_from(&self, revision: Revision, tip: Digest) -> Result<bool, DatabaseError> {
         self.read(|connection| goes_on_from(connection, revision, tip))
-    }
-
-    /// The highest revision that this database ever gave out: `max(id)` may be lower, because compaction drops
-    /// the row of a deleted key.
-    pub fn sequence(&self) -> Result<Revision, DatabaseError> {
-        self.read(|connection| {
-            let sequence = connection
-                .query_row("SELECT seq FROM sqlite_sequence WHERE name = 'kine'", [], |row| row.get(0))
-                .optional()?;
-            Ok(Revision::from_sql(sequence.unwrap_or(0)))
-        })
     }
 }
 
@@ -84,7 +77,7 @@ pub(super) fn goes_on_from(
     Ok(row_digest(connection, revision)? == Some(tip))
 }
 
-/// The digest of the row at `revision`; `None` if there is none.
+/// The digest of the newest row up to `revision`; `None` if there is none.
 pub(super) fn row_digest(connection: &Connection, revision: Revision) -> rusqlite::Result<Option<Digest>> {
     let row = connection.prepare_cached(ROW)?.query_row([revision.to_sql()], Row::read);
     Ok(row.optional()?.map(|row| row.digest()))

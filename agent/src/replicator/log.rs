@@ -118,10 +118,11 @@ impl<S: Store + Clone> Log<S> {
     /// Begins a new timeline with a snapshot.
     pub async fn begin(&mut self, database: &SharedDatabase) -> Result<Published, ReplicatorError> {
         let timeline = Timeline::open_after(self.newest, self.capture.clock.now());
+        // Also if this fails: the upload may yet arrive, and must not sort behind what comes next.
+        self.newest = Some(timeline);
         let cancel = CancellationToken::new();
         let published = self.capture.snapshot(database, timeline, None, None, &cancel).await?;
         let end = published.end.map(|(tip, chain)| (Link { revision: published.point.revision, chain }, tip));
-        self.newest = Some(timeline);
         self.stand(Standing { timeline, captured: published.point.captured, end });
         Ok(published)
     }

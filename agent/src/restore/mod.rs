@@ -123,7 +123,9 @@ async fn revision_seen(target: &Path) -> Revision {
     let target = target.to_owned();
     blocking(move || {
         let database = Database::open(&target, Arc::new(|_| {})).ok()?;
-        (database.kind() == DatabaseKind::Kine).then(|| database.sequence().ok()).flatten()
+        (database.kind() == DatabaseKind::Kine)
+            .then(|| database.position().map(|position| position.live).ok())
+            .flatten()
     })
     .await
     .unwrap_or_default()
