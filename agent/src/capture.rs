@@ -198,6 +198,18 @@ impl<S: Store + Clone> Capture<S> {
         Ok(key)
     }
 
+    /// Leaves the public key in the bucket, for whoever has to pin it by hand. It proves nothing there: anyone who can
+    /// write to the bucket could have put it.
+    pub async fn publish_signer(&self) -> Result<(), CaptureError> {
+        let Some(signer) = self.signing_key.as_ref().map(|key| key.signer()) else { return Ok(()) };
+        let name = ObjectName::Signer { public: signer.to_string() };
+        let body = Parts::whole(Bytes::from(format!("{signer}\n")));
+        match self.store.put_new(&self.prefix.key(&name), &Metadata::new(), body).await {
+            Ok(()) | Err(StoreError::Exists(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Names a snapshot's point, so that prune leaves it: until `keep_for` from now is over, or for ever.
     pub async fn pin(
         &self,

@@ -68,7 +68,7 @@ pub async fn tip<S: Store>(
     };
     let metadata = store.head(&prefix.key(&name)).await?.unwrap_or_default();
     let owner = metadata.get(OWNER).and_then(|owner| owner.parse().ok());
-    let digest = metadata.get(TIP).and_then(|digest| digest.parse().ok());
+    let digest = digest(&metadata);
     let chain = metadata.get(CHAIN).and_then(|chain| chain.parse().ok());
     Ok(Some(Tip { timeline, newest, owner, digest, chain, metadata }))
 }
@@ -79,6 +79,11 @@ pub fn metadata(owner: Option<&Owner>, tip: Option<Digest>, chain: Option<Chain>
     let tip = tip.map(|digest| (TIP.to_owned(), digest.to_string()));
     let chain = chain.map(|chain| (CHAIN.to_owned(), chain.to_string()));
     owner.into_iter().chain(tip).chain(chain).collect()
+}
+
+/// The digest of an object's newest row, or of an archive.
+pub fn digest(metadata: &Metadata) -> Option<Digest> {
+    metadata.get(TIP)?.parse().ok()
 }
 
 impl Tip {

@@ -5,12 +5,14 @@ use std::process::ExitCode;
 use crate::capture::CaptureError;
 use crate::cause;
 use crate::envelope::OpenError;
+use crate::files::FilesError;
 use crate::key::KeyError;
 use crate::key::seed::SeedError;
 use crate::keyring::KeyringError;
 use crate::replicator::ReplicatorError;
 use crate::restore::RestoreError;
 use crate::restore::assembly::AssemblyError;
+use crate::restore::beside::BesideError;
 use crate::restore::placement::PlacementError;
 use crate::restore::plan::PlanError;
 use crate::settings::SettingsError;
@@ -111,6 +113,7 @@ fn classify(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if let Some(error) = cause.downcast_ref::<RestoreError>() {
         return Some(match error {
             RestoreError::Assembly(error) => of_assembly(error),
+            RestoreError::Beside(error) => of_beside(error),
             RestoreError::Placement(PlacementError::Appeared(_)) => Exit::TargetExists,
             RestoreError::Placement(_) => Exit::Failed,
         });
@@ -125,6 +128,9 @@ fn classify(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
             ReplicatorError::AnotherWriter(_) => Exit::AnotherWriter,
             ReplicatorError::Unshipped(_) => Exit::Failed,
         });
+    }
+    if let Some(error) = cause.downcast_ref::<FilesError>() {
+        return Some(of_files(error));
     }
     if cause.is::<PlanError>() {
         return Some(Exit::NothingToRestore);
@@ -176,6 +182,22 @@ fn of_assembly(error: &AssemblyError) -> Exit {
         AssemblyError::Seed { .. } | AssemblyError::Implausible { .. } | AssemblyError::Unlinked { .. } => {
             Exit::WrongKey
         }
+        _ => Exit::Failed,
+    }
+}
+
+fn of_beside(error: &BesideError) -> Exit {
+    match error {
+        BesideError::Store(error) => of_store(error),
+        BesideError::Object { source, .. } => of_open(source),
+        BesideError::Files(error) => of_files(error),
+    }
+}
+
+fn of_files(error: &FilesError) -> Exit {
+    match error {
+        FilesError::Path(_) => Exit::Usage,
+        FilesError::Refused { .. } => Exit::WrongKey,
         _ => Exit::Failed,
     }
 }

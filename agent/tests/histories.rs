@@ -141,14 +141,13 @@ impl World {
             None => self.start_agent(),
         };
         match self.ship(&mut agent).await {
-            Ok(()) => self.agent = Some(agent),
             Err(ReplicatorError::AnotherWriter(key)) => panic!("alone, it found another writer: {key}"),
             Err(_) if self.store.is_crashed() => {
                 self.store.revive();
                 // Whatever was on its way arrives or not, but before the process is started again.
                 self.store.settle();
             }
-            Err(_) => self.agent = Some(agent),
+            Ok(()) | Err(_) => self.agent = Some(agent),
         }
     }
 

@@ -55,6 +55,16 @@ pub fn create(path: &Path, keys: u32, value_bytes: usize) -> Result<()> {
     Ok(())
 }
 
+/// Creates or changes one key, as kine would; returns the revision.
+pub fn put(path: &Path, key: &str, value: &[u8]) -> Result<i64> {
+    write(&open(path)?, key, value)
+}
+
+/// Compacts history up to a revision.
+pub fn compact_to(path: &Path, revision: i64) -> Result<()> {
+    compact(&open(path)?, revision)
+}
+
 /// Every row but kine's own, by revision.
 pub fn rows(path: &Path) -> Result<BTreeMap<i64, Row>> {
     let connection = Connection::open(path).with_context(|| format!("cannot open {}", path.display()))?;

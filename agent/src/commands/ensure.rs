@@ -9,15 +9,18 @@ use anyhow::Context as _;
 
 use super::{Place, blocking, bring_back, database_path, host, no_identity, print};
 use crate::args::Ensure;
+use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::continuity;
 use crate::database::{Database, DatabaseError, with_suffix};
 use crate::ensure::{Backup, Decision, OnUnreachable, Rules, Volume, decide};
 use crate::error::{self, Exit, VerbError};
+use crate::files::Included;
 use crate::header::DatabaseKind;
-use crate::restore::Keys;
 use crate::restore::assembly::OnDamage;
+use crate::restore::beside::Beside;
 use crate::restore::plan::{Target, plan};
+use crate::restore::{Keys, Order};
 use crate::scratch;
 use crate::settings::Settings;
 use crate::shutdown;
@@ -135,7 +138,10 @@ async fn carry_out(
     let done = read_marker(path)?;
     let keys = await_keys(settings, place, host.as_ref(), done.as_deref()).await?;
     host::tell(host.as_ref(), "Restoring", &why, done.as_deref()).await;
-    let restored = match bring_back(place, &target, timeline, keys, path, on_damage).await {
+    let included = Included::new(settings.include().iter().cloned(), Some(path))?;
+    let beside = Some(Beside { included, root: PathBuf::from("/") });
+    let order = Order { target: path.to_owned(), on_damage, beside, clock: Clock::SYSTEM };
+    let restored = match bring_back(place, &target, timeline, keys, &order).await {
         Ok(restored) => restored,
         Err(error) => {
             host::tell(host.as_ref(), "Failed", &error::told(&error), done.as_deref()).await;
@@ -154,7 +160,8 @@ async fn carry_out(
     let kept = restored.kept.map(|kept| format!("; what was there is kept as {}", kept.display()));
     // The control plane starts all the same: that was asked for.
     let missing = restored.missing.map(|missing| format!("; {missing}"));
-    let told = [kept, missing].into_iter().flatten().collect::<String>();
+    let beside = restored.beside.map(|beside| format!("; {beside}"));
+    let told = [kept, beside, missing].into_iter().flatten().collect::<String>();
     let sentence = format!("{why}: restored {}{told}", restored.point);
     host::tell(host.as_ref(), "Restored", &sentence, id.or(done.as_deref())).await;
     print(&sentence)?;

@@ -10,7 +10,7 @@ mod run;
 mod snapshot;
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -26,9 +26,9 @@ use crate::keyring;
 use crate::metrics::Metrics;
 use crate::object_name::Prefix;
 use crate::progress::Progress;
-use crate::restore::assembly::{AssemblyError, OnDamage};
+use crate::restore::assembly::AssemblyError;
 use crate::restore::plan::{Target, plan};
-use crate::restore::{Keys, RestoreError, Restored};
+use crate::restore::{Keys, Order, RestoreError, Restored};
 use crate::settings::{DATABASE_PATHS, Settings};
 use crate::store::{S3Store, Store as _, StoreError};
 use crate::telemetry;
@@ -124,17 +124,13 @@ async fn bring_back(
     target: &Target,
     timeline: Option<Timeline>,
     keys: Keys,
-    output: &Path,
-    on_damage: OnDamage,
+    order: &Order,
 ) -> anyhow::Result<Restored> {
     let mut plans = 0;
     loop {
         let plan = plan(&place.catalogue().await?, target, timeline, &place.name)?;
         let progress = Progress::bytes("restoring", plan.bytes());
-        let clock = Clock::SYSTEM;
-        let restored =
-            crate::restore::carry_out(&place.store, &plan, keys.clone(), output, on_damage, clock, &progress)
-                .await;
+        let restored = crate::restore::carry_out(&place.store, &plan, keys.clone(), order, &progress).await;
         progress.finish();
         match restored {
             Err(RestoreError::Assembly(AssemblyError::Store(StoreError::NotFound(key)))) if plans < PLANS => {

@@ -1,6 +1,6 @@
 //! `restore`: a database back at a point, beside or over what is there.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
@@ -8,9 +8,12 @@ use super::{Place, bring_back, no_identity, print, print_json};
 use crate::args;
 use crate::catalogue::{Catalogue, Stored};
 use crate::clock::Clock;
+use crate::database::with_suffix;
 use crate::error::{Exit, VerbError};
+use crate::files::Included;
+use crate::restore::beside::Beside;
 use crate::restore::plan::{Plan, PlanError, Target, plan};
-use crate::restore::seed;
+use crate::restore::{Order, seed};
 use crate::revision::Revision;
 use crate::settings::Settings;
 
@@ -44,14 +47,18 @@ pub(super) async fn run(settings: &Settings, flags: args::Restore) -> anyhow::Re
         Ok(_) => {
             let keys = place.keys(settings).await?.ok_or_else(no_identity)?;
             let output = &flags.output;
-            let restored = bring_back(&place, &target, flags.timeline, keys, output, flags.on_damage).await?;
-            report(
-                output,
-                &restored.point.to_string(),
-                restored.goes_on_at,
-                restored.kept.as_deref(),
-                flags.json,
-            )?;
+            let order = Order {
+                target: output.clone(),
+                on_damage: flags.on_damage,
+                beside: Some(beside(settings, output)?),
+                clock: Clock::SYSTEM,
+            };
+            let restored = bring_back(&place, &target, flags.timeline, keys, &order).await?;
+            let (point, kept) = (restored.point.to_string(), restored.kept.as_deref());
+            report(output, &point, restored.goes_on_at, kept, flags.json)?;
+            if let Some(told) = restored.beside {
+                eprintln!("{told}");
+            }
             Ok(match restored.missing {
                 Some(missing) => {
                     eprintln!("{missing}");
@@ -61,6 +68,16 @@ pub(super) async fn run(settings: &Settings, flags: args::Restore) -> anyhow::Re
             })
         }
     }
+}
+
+/// The files beside the database: where they were if they are named with --include, else in a folder beside the output.
+fn beside(settings: &Settings, output: &Path) -> anyhow::Result<Beside> {
+    if !settings.include().is_empty() {
+        let included = Included::new(settings.include().iter().cloned(), Some(output))?;
+        return Ok(Beside { included, root: PathBuf::from("/") });
+    }
+    let included = Included::new([PathBuf::from("/")], None)?;
+    Ok(Beside { included, root: with_suffix(output, ".files") })
 }
 
 async fn restore_seed(

@@ -12,6 +12,7 @@ use super::{Place, database_path, host};
 use crate::args::Run;
 use crate::capture::Capture;
 use crate::error::Exit;
+use crate::files::Included;
 use crate::key::Recipients;
 use crate::keyring::{self, KeyringError};
 use crate::metrics::Metrics;
@@ -44,7 +45,9 @@ pub(super) async fn run(settings: Settings, flags: Run) -> anyhow::Result<Exit> 
     let (rhythm, rhythms) = watch::channel(rhythm(&settings, capture.recipients.clone()));
     let database = settings.reload()?;
     let find = move || database_path(&database);
-    let (replicator, merging) = Replicator::new(capture, find, rhythms, Report { metrics, status });
+    let included = Included::new(settings.include().iter().cloned(), Some(&database_path(&settings)))?;
+    let report = Report { metrics, status };
+    let (replicator, merging) = Replicator::new(capture, included, find, rhythms, report);
     if flags.once {
         Box::pin(replicator.run_once()).await?;
         return Ok(Exit::Done);
@@ -52,9 +55,6 @@ pub(super) async fn run(settings: Settings, flags: Run) -> anyhow::Result<Exit> 
     let grace = settings.shutdown_grace();
     if let Some(cluster) = host::cluster(&settings).await {
         tasks.spawn(host::keep_telling(cluster, statuses, database_path(&settings), stop.clone()));
-    }
-    if !settings.include().is_empty() {
-        tracing::warn!("--include: this version ships the database alone, not the files beside it");
     }
     tasks.spawn(reload(settings, place, rhythm, stop.clone()));
     // Broken off at the end: it loses nothing, and the pod's time is short.

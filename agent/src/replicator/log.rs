@@ -39,6 +39,8 @@ pub struct Resumed {
     pub snapshot: Option<RestorePoint>,
     /// The pins on it.
     pub pins: Vec<PinName>,
+    /// Its newest archive of files.
+    pub files: Option<ObjectName>,
 }
 
 /// What shipping came to.
@@ -112,6 +114,9 @@ impl<S: Store + Clone> Log<S> {
             oldest: history.and_then(History::oldest),
             snapshot: history.and_then(History::newest_snapshot),
             pins: history.map(|history| history.pins.keys().cloned().collect()).unwrap_or_default(),
+            files: history
+                .and_then(|history| history.files.last_key_value())
+                .map(|(captured, _)| ObjectName::Files { timeline: tip.timeline, captured: *captured }),
         }))
     }
 
@@ -120,6 +125,7 @@ impl<S: Store + Clone> Log<S> {
         let timeline = Timeline::open_after(self.newest, self.capture.clock.now());
         // Also if this fails: the upload may yet arrive, and must not sort behind what comes next.
         self.newest = Some(timeline);
+        self.capture.publish_signer().await?;
         let cancel = CancellationToken::new();
         let published = self.capture.snapshot(database, timeline, None, None, &cancel).await?;
         let end = published.end.map(|(tip, chain)| (Link { revision: published.point.revision, chain }, tip));

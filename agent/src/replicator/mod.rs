@@ -5,6 +5,7 @@
 //! has changed, and when a pin asks for one, while the log goes on ([`underway`]). Segments are merged in a task of their
 //! own. A database that is not kine's has no log: it is shipped as snapshots alone.
 
+mod beside;
 pub mod log;
 mod merging;
 mod report;
@@ -21,13 +22,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::body::Body;
 use crate::capture::{Capture, CaptureError, blocking};
+use crate::continuity;
 use crate::database::{Database, DatabaseError, News, Position, SharedDatabase, is_open_elsewhere, lock};
+use crate::files::Included;
 use crate::header::DatabaseKind;
 use crate::key::Recipients;
 use crate::metrics::Kind;
 use crate::object_name::ObjectName;
 use crate::pin::{PinName, PinRequest};
 use crate::store::{Store, StoreError};
+use beside::Beside;
 use log::{Log, Shipped, Standing};
 use schedule::Schedule;
 use snapshots::Snapshot;
@@ -137,6 +141,7 @@ pub struct Replicator<S> {
     schedule: Schedule,
     snapshot: Option<Snapshot>,
     underway: Option<Underway>,
+    beside: Beside,
     pinned: Vec<PinName>,
     looked_for_another: Instant,
     /// Since when the database holds what only a snapshot will ship: because a timeline is to be begun, or because it has
@@ -161,6 +166,7 @@ impl<S: Store + Clone> Replicator<S> {
     /// merges what it ships, which ends with it.
     pub fn new(
         capture: Capture<S>,
+        included: Included,
         find: impl Fn() -> PathBuf + Send + Sync + 'static,
         rhythm: watch::Receiver<Rhythm>,
         report: Report,
@@ -179,6 +185,7 @@ impl<S: Store + Clone> Replicator<S> {
             schedule: Schedule::default(),
             snapshot: None,
             underway: None,
+            beside: Beside::new(included),
             pinned: Vec::new(),
             looked_for_another: Instant::now(),
             without_log: None,
@@ -289,6 +296,13 @@ impl<S: Store + Clone> Replicator<S> {
             self.ship(&database).await?;
         }
         self.snapshots(&database, look, &rhythm).await?;
+        if let Some(Standing { timeline, .. }) = self.log.standing() {
+            let at_once = self.haste != Haste::None;
+            let shipped = self.beside.ship(&self.log.capture, timeline, at_once).await;
+            if let Some((key, bytes)) = shipped.inspect_err(|_| self.report.not_published(Kind::files))? {
+                self.report.files(&key, bytes);
+            }
+        }
         if self.looked_for_another.elapsed() >= LOOK_FOR_ANOTHER {
             self.log.look_for_another().await?;
             self.looked_for_another = Instant::now();
@@ -346,6 +360,7 @@ impl<S: Store + Clone> Replicator<S> {
                 at: Instant::now().checked_sub(point.captured.until(now)).unwrap_or_else(Instant::now),
             });
             self.report.resumed(self.log.standing(), &resumed);
+            self.resume_files(&resumed).await?;
             self.pinned = resumed.pins;
         } else {
             tracing::info!("a new timeline begins: the bucket holds none that this database goes on");
@@ -358,6 +373,21 @@ impl<S: Store + Clone> Replicator<S> {
         }
         self.without_log = None;
         self.log.standing().ok_or_else(|| DatabaseError::GivenUp.into())
+    }
+
+    /// Finds out which files are on the timeline already.
+    async fn resume_files(&mut self, resumed: &log::Resumed) -> Result<(), ReplicatorError> {
+        let (Some(name), Some(standing), false) =
+            (&resumed.files, self.log.standing(), self.beside.is_empty())
+        else {
+            return Ok(());
+        };
+        let capture = &self.log.capture;
+        let metadata = capture.store.head(&capture.prefix.key(name)).await?.unwrap_or_default();
+        if let Some(digest) = continuity::digest(&metadata) {
+            self.beside.resumed(standing.timeline, digest);
+        }
+        Ok(())
     }
 
     /// Looks at the database; what has not changed since the last look is not read again.

@@ -100,6 +100,12 @@ impl Report {
         self.status.send_modify(|status| status.revision = revision);
     }
 
+    /// Files were published.
+    pub(super) fn files(&self, key: &str, bytes: u64) {
+        tracing::info!(object = key, bytes, "files beside the database published");
+        self.metrics.published(Kind::files, bytes);
+    }
+
     pub(super) fn not_published(&self, kind: Kind) {
         self.metrics.failed(kind);
     }

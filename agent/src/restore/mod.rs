@@ -2,6 +2,7 @@
 //! its placement.
 
 pub mod assembly;
+pub mod beside;
 mod fetch;
 pub mod placement;
 pub mod plan;
@@ -26,6 +27,7 @@ use crate::revision::Revision;
 use crate::signing::Signer;
 use crate::store::Store;
 use assembly::{Assembled, AssemblyError, OnDamage};
+use beside::{Beside, BesideError};
 use placement::PlacementError;
 use plan::{Plan, Target};
 
@@ -76,9 +78,25 @@ pub enum RestoreError {
     /// The database could not be assembled.
     #[error(transparent)]
     Assembly(#[from] AssemblyError),
+    /// The files beside it could not be restored.
+    #[error(transparent)]
+    Beside(#[from] BesideError),
     /// It could not be placed.
     #[error(transparent)]
     Placement(#[from] PlacementError),
+}
+
+/// What is wanted beside the point itself.
+#[derive(Clone)]
+pub struct Order {
+    /// Where the database goes.
+    pub target: PathBuf,
+    /// What a bad object does.
+    pub on_damage: OnDamage,
+    /// Where the files beside it go; `None` leaves them.
+    pub beside: Option<Beside>,
+    /// What time it is.
+    pub clock: Clock,
 }
 
 /// A restore that was done.
@@ -94,6 +112,8 @@ pub struct Restored {
     pub kept: Option<PathBuf>,
     /// What could not be restored because an object is bad, and why.
     pub missing: Option<String>,
+    /// What became of the files beside it, in words.
+    pub beside: Option<String>,
 }
 
 /// Carries out a plan. The target is untouched until its replacement is fetched, checked and synced.
@@ -101,20 +121,24 @@ pub async fn carry_out<S: Store + Clone>(
     store: &S,
     plan: &Plan,
     keys: Keys,
-    target: &Path,
-    on_damage: OnDamage,
-    clock: Clock,
+    order: &Order,
     progress: &Progress,
 ) -> Result<Restored, RestoreError> {
+    let Order { target, on_damage, clock, .. } = order;
     placement::check_unused(target)?;
     let seen = revision_seen(target).await;
     let scratch = placement::scratch_beside(target)?;
     let highest = plan.highest_revision.max(seen);
     let assembled =
-        assembly::assemble(store, plan, keys, highest, scratch.path(), on_damage, progress).await?;
+        assembly::assemble(store, plan, keys.clone(), highest, scratch.path(), *on_damage, progress).await?;
+    // Before the database is placed: a control plane must not find it without them.
+    let beside = match &order.beside {
+        Some(beside) => beside::restore(store, plan, assembled.point, keys, beside, clock.now()).await?,
+        None => None,
+    };
     let kept = placement::place(scratch, target, clock.now())?;
     let Assembled { header, point, missing, bumped_to } = assembled;
-    Ok(Restored { point, goes_on_at: bumped_to, owner: header.owner, kept, missing })
+    Ok(Restored { point, goes_on_at: bumped_to, owner: header.owner, kept, missing, beside })
 }
 
 /// The highest revision that clients of the database at `target` have seen; zero if it cannot be told. It may be above

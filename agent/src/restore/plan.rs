@@ -82,6 +82,14 @@ impl Plan {
         segments
     }
 
+    /// The archive of files that belongs to a point: the newest that was captured by then, else the first that was.
+    pub fn files(&self, point: RestorePoint) -> Option<(ObjectName, Stored)> {
+        let files = &self.history.files;
+        let before = files.range(..=point.captured).next_back();
+        let (captured, stored) = before.or_else(|| files.first_key_value())?;
+        Some((ObjectName::Files { timeline: self.timeline, captured: *captured }, stored.clone()))
+    }
+
     /// The same from the next older snapshot; `None` if there is none.
     pub fn from_older_snapshot(&self) -> Option<Self> {
         let RestorePoint { revision, captured } = self.snapshot.0;

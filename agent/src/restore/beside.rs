@@ -1,0 +1,82 @@
+//! Restoring the files **beside** the database.
+
+use std::io::{Seek as _, Write as _};
+use std::path::PathBuf;
+
+use super::Keys;
+use super::plan::Plan;
+use crate::capture::blocking;
+use crate::catalogue::RestorePoint;
+use crate::clock::Moment;
+use crate::envelope::OpenError;
+use crate::files::{FilesError, Included};
+use crate::scratch;
+use crate::snapshot;
+use crate::store::{Store, StoreError};
+
+/// Where files go, and which.
+#[derive(Debug, Clone)]
+pub struct Beside {
+    /// Those that are wanted.
+    pub included: Included,
+    /// What their absolute paths are below of.
+    pub root: PathBuf,
+}
+
+/// Why files were not restored. The database was not placed.
+#[derive(Debug, thiserror::Error)]
+pub enum BesideError {
+    /// The bucket failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The archive was refused.
+    #[error("{key} {source}")]
+    Object {
+        /// The object.
+        key: String,
+        /// Why.
+        source: OpenError,
+    },
+    /// They could not be written.
+    #[error(transparent)]
+    Files(#[from] FilesError),
+}
+
+/// Restores the files that belong to a point; what became of them, in words. `None` if the backup has none.
+pub(super) async fn restore<S: Store>(
+    store: &S,
+    plan: &Plan,
+    point: RestorePoint,
+    keys: Keys,
+    beside: &Beside,
+    now: Moment,
+) -> Result<Option<String>, BesideError> {
+    let Some((name, stored)) = plan.files(point) else { return Ok(None) };
+    let object = store.get(&stored.key).await?;
+    let (beside, key) = (beside.clone(), stored.key);
+    blocking(move || {
+        let refused = |source| BesideError::Object { key: key.clone(), source };
+        let io = |source| refused(OpenError::Io(source));
+        // To its end first: the digest and the signature come last.
+        let mut archive = scratch::unnamed().map_err(io)?;
+        snapshot::open(&name, object, &keys.identities, keys.signer.as_ref(), &mut archive)
+            .map_err(refused)?;
+        archive.flush().map_err(io)?;
+        archive.rewind().map_err(io)?;
+        std::fs::create_dir_all(&beside.root).map_err(io)?;
+        let unpacked = beside.included.unpack(archive, &beside.root, now)?;
+        let (written, unchanged) = (unpacked.written.len(), unpacked.unchanged.len());
+        let kept = match unpacked.kept.len() {
+            0 => String::new(),
+            kept => format!("; {kept} that differed are kept as NAME.before-restore-TIME"),
+        };
+        let skipped = match unpacked.skipped.len() {
+            0 => String::new(),
+            skipped => format!("; {skipped} were left out: name their paths with --include to bring them back"),
+        };
+        Ok(Some(format!(
+            "{written} files beside the database were written, {unchanged} were as they should be{kept}{skipped}"
+        )))
+    })
+    .await
+}
