@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use support::{BUCKET, Bench, get};
 use vcluster_backup_tests::kine_shaped::{self, Load, Row};
 use vcluster_backup_tests::process::Process;
+use vcluster_backup_tests::s3::Fault;
 
 /// Waits until the condition holds.
 async fn until(what: &str, mut condition: impl FnMut() -> bool) {
@@ -90,7 +91,7 @@ async fn every_change_is_shipped_and_any_revision_comes_back() {
     let ids: Vec<i64> = rows.keys().copied().collect();
     for revision in ids.iter().step_by(ids.len() / 7).chain([&newest]) {
         let out = format!("out-{revision}.db");
-        bench.restore(&out, &["--revision", &revision.to_string()]).await.ended(0);
+        bench.restore(&out, &["--revision", &revision.to_string(), "--force"]).await.ended(0);
         assert_eq!(kine_shaped::rows(&bench.path(&out)).unwrap(), up_to(&all, *revision), "at {revision}");
     }
     let listed = bench.run(&["list", "--json"]).await.ended(0).json();
@@ -287,6 +288,11 @@ async fn of_two_writers_one_stops() {
     written(&bench, 2).await;
     std::fs::copy(&database, bench.path("copy.db")).unwrap();
     let mut agents = vec![run(&bench, &[]), run_on(&bench, "copy.db", &[])];
+    for agent in &mut agents {
+        // Before either has shipped anything that the other has not.
+        let log = agent.log_file();
+        until("resumed", || std::fs::read_to_string(&log).unwrap().contains("goes on this timeline")).await;
+    }
     let begin = Instant::now();
     let mut number = 0;
     let stopped = 'both: loop {
@@ -322,9 +328,9 @@ async fn an_outage_is_told_and_caught_up_with() {
     let listen = format!("127.0.0.1:{}", vcluster_backup_tests::port::free().unwrap());
     let agent = run(&bench, &["--listen", &listen]);
     until("the first snapshot", || keys(&bench, "/snapshot/").len() == 1).await;
-    let bucket = bench.s3.object(BUCKET, "");
-    let away = bench.s3.object("away", "");
-    std::fs::rename(&bucket, &away).unwrap();
+    for _ in 0..15 {
+        bench.s3.fail(|_, _| true, Fault::Status(503));
+    }
     let mut newest = 0;
     for number in 0..50 {
         newest = kine_shaped::put(&database, &format!("/registry/pods/{number}"), b"x").unwrap();
@@ -335,8 +341,8 @@ async fn an_outage_is_told_and_caught_up_with() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(get(&listen, "/readyz").await.starts_with("HTTP/1.1 503"));
-    std::fs::rename(&away, &bucket).unwrap();
     until("caught up", || shipped(&bench) == newest).await;
+    assert!(bench.s3.all_met());
     stop(agent).await;
     bench.restore("out.db", &["--revision", &(newest - 20).to_string()]).await.ended(0);
 }

@@ -9,7 +9,8 @@ use crate::catalogue::{Catalogue, History, RestorePoint};
 use crate::chain::{Chain, Link};
 use crate::clock::Moment;
 use crate::continuity::{self, Continued};
-use crate::database::{SharedDatabase, lock};
+use crate::database::{DatabaseError, SharedDatabase, lock};
+use crate::header::DatabaseKind;
 use crate::object_name::ObjectName;
 use crate::pin::PinName;
 use crate::revision::Revision;
@@ -68,6 +69,8 @@ pub struct Log<S> {
     /// What publishes.
     pub capture: Capture<S>,
     standing: Option<Standing>,
+    /// Where it stood before the database was opened anew.
+    doubted: Option<Standing>,
     /// The newest timeline that was seen: a new one must sort behind it.
     newest: Option<Timeline>,
     /// Another writer was looked for up to this revision.
@@ -78,7 +81,7 @@ impl<S: Store + Clone> Log<S> {
     /// A log that does not know yet where it stands.
     pub fn new(capture: Capture<S>) -> Self {
         let nowhere = Link { revision: Revision::ZERO, chain: Chain::begin("") };
-        Self { capture, standing: None, newest: None, alone_until: nowhere }
+        Self { capture, standing: None, doubted: None, newest: None, alone_until: nowhere }
     }
 
     /// Where it stands; `None` until it was resumed or begun.
@@ -86,9 +89,28 @@ impl<S: Store + Clone> Log<S> {
         self.standing
     }
 
-    /// Forgets where it stands: what lies at the path may be another database.
-    pub fn forget(&mut self) {
-        self.standing = None;
+    /// What lies at the path may be another database: where the log stands is to be proved again.
+    pub fn doubt(&mut self) {
+        self.doubted = self.standing.take().or(self.doubted);
+    }
+
+    /// Goes on from where it stood before the doubt, if the database does. Costs no request.
+    pub async fn keep(&mut self, database: &SharedDatabase) -> Result<bool, ReplicatorError> {
+        let Some(standing) = self.doubted.take() else { return Ok(false) };
+        let Some((link, tip)) = standing.end else { return Ok(false) };
+        let database = database.clone();
+        let goes_on = blocking(move || {
+            let database = lock(&database);
+            let is_kine = database.kind() == DatabaseKind::Kine;
+            Ok::<_, DatabaseError>(
+                is_kine
+                    && database.goes_on_from(link.revision, tip)?
+                    && !database.jumps_after(link.revision)?,
+            )
+        })
+        .await?;
+        self.standing = goes_on.then_some(standing);
+        Ok(goes_on)
     }
 
     /// Goes on with the newest timeline in the bucket, if the database goes it on.

@@ -7,6 +7,7 @@
 
 mod beside;
 pub mod log;
+mod looking;
 mod merging;
 mod report;
 pub mod schedule;
@@ -14,16 +15,15 @@ mod snapshots;
 mod underway;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::body::Body;
-use crate::capture::{Capture, CaptureError, blocking};
+use crate::capture::{Capture, CaptureError};
 use crate::continuity;
-use crate::database::{Database, DatabaseError, News, Position, SharedDatabase, is_open_elsewhere, lock};
+use crate::database::{DatabaseError, SharedDatabase, is_open_elsewhere, lock};
 use crate::files::Included;
 use crate::header::DatabaseKind;
 use crate::key::Recipients;
@@ -33,6 +33,7 @@ use crate::pin::{PinName, PinRequest};
 use crate::store::{Store, StoreError};
 use beside::Beside;
 use log::{Log, Shipped, Standing};
+use looking::Look;
 use schedule::Schedule;
 use snapshots::Snapshot;
 use underway::Underway;
@@ -114,16 +115,6 @@ impl ReplicatorError {
         let Self::Capture(CaptureError::Database(error)) = self else { return false };
         matches!(error, DatabaseError::Missing(_) | DatabaseError::Empty(_))
     }
-}
-
-/// What a look at the database showed.
-#[derive(Debug, Clone, Copy)]
-struct Look {
-    version: i64,
-    /// Of kine's alone.
-    position: Option<Position>,
-    /// What is after the log's end and was not seen before.
-    news: Option<News>,
 }
 
 /// The task that merges.
@@ -233,7 +224,7 @@ impl<S: Store + Clone> Replicator<S> {
                 Err(error) if error.is_waiting() => {
                     // What comes to lie there next may have another history.
                     self.close().await;
-                    self.log.forget();
+                    self.log.doubt();
                     self.report.waiting(&error);
                     self.rhythm.borrow().sync_interval
                 }
@@ -313,43 +304,13 @@ impl<S: Store + Clone> Replicator<S> {
         Ok(())
     }
 
-    /// The open database; opened anew if another file lies at the path.
-    async fn open(&mut self) -> Result<SharedDatabase, ReplicatorError> {
-        let path = (self.find)();
-        if let Some(database) = &self.database {
-            let current = {
-                let database = lock(database);
-                database.path() == path && database.is_current()
-            };
-            if current {
-                return Ok(database.clone());
-            }
-            // Another file, or the same after someone wrote to it while it was thought at rest.
-            self.log.forget();
-        }
-        // Closed before it is opened again: see `Database::refresh`.
-        self.close().await;
-        let observer = self.report.read_observer();
-        let database = blocking(move || Database::open(&path, observer)).await?;
-        tracing::debug!(database = %database.path().display(), "opened");
-        let database = Arc::new(Mutex::new(database));
-        self.database = Some(database.clone());
-        Ok(database)
-    }
-
-    async fn close(&mut self) {
-        if let Some(underway) = self.underway.take() {
-            underway.give_up().await;
-        }
-        // What this connection counts as a version has no meaning for another.
-        if let Some(snapshot) = &mut self.snapshot {
-            snapshot.version = None;
-        }
-        (self.database, self.look) = (None, None);
-    }
-
     /// Goes on with the bucket's newest timeline if the database goes it on, else begins one.
     async fn stand(&mut self, database: &SharedDatabase) -> Result<Standing, ReplicatorError> {
+        if self.log.keep(database).await?
+            && let Some(standing) = self.log.standing()
+        {
+            return Ok(standing);
+        }
         (self.snapshot, self.look, self.schedule) = (None, None, Schedule::default());
         self.without_log.get_or_insert_with(Instant::now);
         if let Some(resumed) = self.log.resume(database).await? {
@@ -388,42 +349,6 @@ impl<S: Store + Clone> Replicator<S> {
             self.beside.resumed(standing.timeline, digest);
         }
         Ok(())
-    }
-
-    /// Looks at the database; what has not changed since the last look is not read again.
-    async fn look(&mut self, database: &SharedDatabase, standing: Standing) -> Result<Look, ReplicatorError> {
-        let (shared, last) = (database.clone(), self.look);
-        let unseen = standing.end.and_then(|(link, _)| self.schedule.unseen_after(link.revision));
-        let shipped = standing.end.map(|(link, _)| link.revision);
-        let look = blocking(move || {
-            let database = lock(&shared);
-            let version = database.data_version()?;
-            if let Some(last) = last.filter(|last| last.version == version) {
-                return Ok(Look { news: None, ..last });
-            }
-            if database.kind() == DatabaseKind::Generic {
-                return Ok(Look { version, position: None, news: None });
-            }
-            let position = database.position()?;
-            let news = match (shipped, unseen) {
-                // Set back: shipping finds out.
-                (Some(shipped), _) if position.live < shipped => Some(News::Busy),
-                (Some(shipped), Some(unseen)) if position.live > shipped.max(unseen) => {
-                    Some(database.news_after(unseen)?)
-                }
-                _ => None,
-            };
-            Ok::<_, DatabaseError>(Look { version, position: Some(position), news })
-        })
-        .await?;
-        if let Some(news) = look.news {
-            self.schedule.found(news, Instant::now());
-        }
-        if let Some(position) = look.position {
-            self.report.looked(position);
-        }
-        self.look = Some(look);
-        Ok(look)
     }
 
     /// Ships all that is new.
