@@ -1,6 +1,9 @@
 //! The **history** of what was written, as the writer saw it: what a backup must hold.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::latency::Latency;
 
 /// One acknowledged write.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +14,8 @@ pub struct Write {
     pub key: String,
     /// The value; none if the key was deleted.
     pub value: Option<Vec<u8>>,
+    /// From the request to the acknowledgement.
+    pub took: Duration,
 }
 
 /// A key as kine lists it.
@@ -37,6 +42,11 @@ impl History {
     /// The newest acknowledged revision; 0 if there is none.
     pub fn newest(&self) -> i64 {
         self.acknowledged.last().map_or(0, |write| write.revision)
+    }
+
+    /// How long the writes took; none if there are none.
+    pub fn latency(&self) -> Option<Latency> {
+        Latency::of(self.acknowledged.iter().map(|write| write.took))
     }
 
     /// Every key that was alive at `revision`.
@@ -92,6 +102,7 @@ mod tests {
             revision,
             key: key.to_owned(),
             value: value.map(|text| text.as_bytes().to_vec()),
+            took: Duration::from_millis(1),
         };
         History {
             acknowledged: vec![

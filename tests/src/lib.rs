@@ -13,6 +13,7 @@ pub mod golden;
 pub mod history;
 pub mod kine;
 pub mod kine_shaped;
+pub mod latency;
 pub mod metrics;
 pub mod minio;
 pub mod pod;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use tokio::task::JoinHandle;
@@ -86,6 +86,7 @@ async fn write(
     while !stop.load(Ordering::SeqCst) {
         tick.tick().await;
         let dice = random.below(10);
+        let asked = Instant::now();
         // More is made than deleted, so that the database grows; at first there is nothing to change.
         let (key, value, answer) = if dice < 4 || alive.len() < 10 {
             created += 1;
@@ -119,7 +120,7 @@ async fn write(
         } else if let Some(last) = alive.last_mut() {
             last.1 = revision;
         }
-        history.acknowledged.push(Write { revision, key, value });
+        history.acknowledged.push(Write { revision, key, value, took: asked.elapsed() });
         newest.store(revision, Ordering::SeqCst);
     }
     Ok(history)
