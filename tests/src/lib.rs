@@ -26,5 +26,7 @@ pub mod sidecar;
 pub mod site;
 pub mod tenant;
 pub mod toolbox;
+pub mod traffic;
 pub mod vcluster;
+pub mod wal;
 pub mod writer;
