@@ -18,6 +18,15 @@ pub struct Write {
     pub took: Duration,
 }
 
+/// A write that was not acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// What came in place of the acknowledgement.
+    pub error: String,
+    /// From the request to that.
+    pub took: Duration,
+}
+
 /// A key as kine lists it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -34,8 +43,8 @@ pub struct Entry {
 pub struct History {
     /// What kine acknowledged.
     pub acknowledged: Vec<Write>,
-    /// The last write, if it failed, and why: it may or may not be in the database.
-    pub unanswered: Option<String>,
+    /// The last write, if it failed: it may or may not be in the database.
+    pub unanswered: Option<Failure>,
 }
 
 impl History {
@@ -44,9 +53,10 @@ impl History {
         self.acknowledged.last().map_or(0, |write| write.revision)
     }
 
-    /// How long the writes took; none if there are none.
+    /// How long the writes took, the failed one too; none if there are none.
     pub fn latency(&self) -> Option<Latency> {
-        Latency::of(self.acknowledged.iter().map(|write| write.took))
+        let failed = self.unanswered.iter().map(|failure| failure.took);
+        Latency::of(self.acknowledged.iter().map(|write| write.took).chain(failed))
     }
 
     /// Every key that was alive at `revision`.

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 /// One page of them.
 #[derive(Debug, Default)]
@@ -16,6 +18,13 @@ struct Sample {
 }
 
 impl Metrics {
+    /// Asks for a page on a port of 127.0.0.1.
+    pub async fn scrape(port: u16, path: &str) -> Result<Self> {
+        let (status, text) = page(port, path).await?;
+        ensure!(status == 200, "{path} is answered with {status}: {text}");
+        Self::parse(&text)
+    }
+
     /// Reads a page.
     pub fn parse(text: &str) -> Result<Self> {
         let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -41,6 +50,17 @@ impl Metrics {
         }
         sums
     }
+}
+
+/// Status and body of a page on a port of 127.0.0.1. HTTP/1.0: the answer ends with the connection.
+pub async fn page(port: u16, path: &str) -> Result<(u16, String)> {
+    let mut connection = TcpStream::connect(("127.0.0.1", port)).await.context("nothing listens there")?;
+    connection.write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes()).await?;
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("the answer ends in its head")?;
+    let status = head.split(' ').nth(1).context("an answer without a status")?.parse()?;
+    Ok((status, body.to_owned()))
 }
 
 /// `name{label="value",…} 12 [time]`; no label that is read here holds a quote, a comma or a space.

@@ -3,11 +3,9 @@
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use anyhow::{Result, ensure};
 
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, page};
 use crate::port;
 use crate::process::Process;
 
@@ -36,9 +34,7 @@ impl Sidecar {
 
     /// Its metrics as they are now.
     pub async fn metrics(&self) -> Result<Metrics> {
-        let (status, text) = page(self.port, "/metrics").await?;
-        ensure!(status == 200, "the sidecar answers /metrics with {status}: {text}");
-        Metrics::parse(&text)
+        Metrics::scrape(self.port, "/metrics").await
     }
 
     /// The process itself.
@@ -62,16 +58,4 @@ impl Sidecar {
     pub fn kill(self) -> Result<()> {
         self.process.kill()
     }
-}
-
-/// Status and body of a page. HTTP/1.0: the answer ends with the connection.
-async fn page(port: u16, path: &str) -> Result<(u16, String)> {
-    let mut connection =
-        TcpStream::connect(("127.0.0.1", port)).await.context("the sidecar does not listen")?;
-    connection.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await?;
-    let mut answer = String::new();
-    connection.read_to_string(&mut answer).await?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("the sidecar's answer ends in its head")?;
-    let status = head.split(' ').nth(1).context("an answer without a status")?.parse()?;
-    Ok((status, body.to_owned()))
 }

@@ -1,9 +1,21 @@
-//! The **traffic** between the agent and the store, by the agent's own count: what a backup costs.
+//! The **traffic** to the store, by the agent's own count or by the store's: what a backup costs.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::metrics::Metrics;
+
+/// Operations that upload: as the agent names them, and as MinIO does.
+const UPLOADS: [&str; 8] = [
+    "put",
+    "create_multipart",
+    "upload_part",
+    "complete_multipart",
+    "PutObject",
+    "NewMultipartUpload",
+    "PutObjectPart",
+    "CompleteMultipartUpload",
+];
 
 /// Requests and bytes since the agent's start, or between two looks.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -23,6 +35,16 @@ impl Traffic {
         Self {
             requests: counted("vcluster_backup_s3_requests_total", "op"),
             uploaded: counted("vcluster_backup_uploaded_bytes_total", "kind"),
+        }
+    }
+
+    /// As the MinIO tells it, of all its clients. Bytes are of whole requests, heads as well.
+    pub fn at(store: &Metrics) -> Self {
+        let received = whole(store.sum("minio_api_requests_traffic_received_bytes", &[]));
+        let requests = store.by("minio_api_requests_total", "name");
+        Self {
+            requests: requests.into_iter().map(|(name, count)| (name, whole(count))).collect(),
+            uploaded: [("received".to_owned(), received)].into(),
         }
     }
 
@@ -48,7 +70,7 @@ impl Traffic {
 
     /// Requests that upload something; of those a provider's bill consists.
     pub fn uploads(&self) -> u64 {
-        ["put", "create_multipart", "upload_part", "complete_multipart"].map(|op| self.count(op)).iter().sum()
+        UPLOADS.map(|operation| self.count(operation)).iter().sum()
     }
 
     /// All bytes uploaded.

@@ -1,14 +1,14 @@
 //! **kine undisturbed**: the agent beside it does not make its writes wait, not even through compactions, whose FULL
 //! checkpoints wait for every reader.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use vcluster_backup_tests::kine::{Compaction, Kine};
 use vcluster_backup_tests::latency::Latency;
 use vcluster_backup_tests::site::Site;
 use vcluster_backup_tests::toolbox::Tools;
-use vcluster_backup_tests::writer::{Load, Writer};
+use vcluster_backup_tests::writer::{self, Load};
 
 const COMPACTION: Compaction = Compaction { interval: Duration::from_secs(5), retain: 100 };
 /// Compactions that each measurement goes through.
@@ -18,14 +18,7 @@ const LONGEST: Duration = Duration::from_secs(5);
 
 /// What the writes took through so many compactions.
 async fn measured(kine: &Kine) -> Result<Latency> {
-    let (begin, before) = (Instant::now(), kine.compactions());
-    let writer = Writer::start(kine, Load::default()).await?;
-    while kine.compactions() < before + COMPACTIONS {
-        ensure!(begin.elapsed() < Duration::from_mins(3), "kine compacts too seldom");
-        ensure!(!writer.is_over(), "the writer has stopped");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    let history = writer.stop().await?;
+    let history = writer::through_compactions(kine, Load::default(), COMPACTIONS).await?;
     ensure!(history.unanswered.is_none(), "a write failed: {:?}", history.unanswered);
     history.latency().context("nothing was written")
 }
