@@ -1,6 +1,9 @@
 //! The **history** of what was written, as the writer saw it: what a backup must hold.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::latency::Latency;
 
 /// One acknowledged write.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +14,17 @@ pub struct Write {
     pub key: String,
     /// The value; none if the key was deleted.
     pub value: Option<Vec<u8>>,
+    /// From the request to the acknowledgement.
+    pub took: Duration,
+}
+
+/// A write that was not acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// What came in place of the acknowledgement.
+    pub error: String,
+    /// From the request to that.
+    pub took: Duration,
 }
 
 /// A key as kine lists it.
@@ -29,14 +43,20 @@ pub struct Entry {
 pub struct History {
     /// What kine acknowledged.
     pub acknowledged: Vec<Write>,
-    /// The last write, if it failed, and why: it may or may not be in the database.
-    pub unanswered: Option<String>,
+    /// The last write, if it failed: it may or may not be in the database.
+    pub unanswered: Option<Failure>,
 }
 
 impl History {
     /// The newest acknowledged revision; 0 if there is none.
     pub fn newest(&self) -> i64 {
         self.acknowledged.last().map_or(0, |write| write.revision)
+    }
+
+    /// How long the writes took, the failed one too; none if there are none.
+    pub fn latency(&self) -> Option<Latency> {
+        let failed = self.unanswered.iter().map(|failure| failure.took);
+        Latency::of(self.acknowledged.iter().map(|write| write.took).chain(failed))
     }
 
     /// Every key that was alive at `revision`.
@@ -92,6 +112,7 @@ mod tests {
             revision,
             key: key.to_owned(),
             value: value.map(|text| text.as_bytes().to_vec()),
+            took: Duration::from_millis(1),
         };
         History {
             acknowledged: vec![

@@ -80,6 +80,17 @@ impl Kine {
         self.process.stop(Duration::from_secs(30)).await
     }
 
+    /// Waits until it has closed the database after a SIGTERM that it was sent.
+    pub async fn ended(mut self) -> Result<ExitStatus> {
+        self.process.wait(Duration::from_secs(30)).await
+    }
+
+    /// How often it has compacted; it then checkpoints with FULL.
+    pub fn compactions(&self) -> usize {
+        // kine pkg/logstructured/sqllog/sql.go, compactIter.
+        self.process.log().matches("COMPACT compacted from").count()
+    }
+
     /// SIGKILL.
     pub fn kill(self) -> Result<()> {
         self.process.kill()

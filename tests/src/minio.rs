@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use aws_sdk_s3::config::{BehaviorVersion, Region, RequestChecksumCalculation};
 use tempfile::TempDir;
 
+use crate::metrics::Metrics;
 use crate::port;
 use crate::process::Process;
 use crate::toolbox::Tools;
@@ -58,6 +59,7 @@ impl Minio {
             .env("MINIO_ROOT_USER", &root.access_key)
             .env("MINIO_ROOT_PASSWORD", &root.secret_key)
             .env("MINIO_BROWSER", "off")
+            .env("MINIO_PROMETHEUS_AUTH_TYPE", "public")
             .env("HOME", folder.path());
         let process = Process::start("minio", &mut command)?;
         let mut minio = Self { process, port, mc: tools.path("mc")?.to_owned(), folder, root };
@@ -101,6 +103,11 @@ impl Minio {
             .retry_config(aws_sdk_s3::config::retry::RetryConfig::disabled())
             .build();
         aws_sdk_s3::Client::from_conf(config)
+    }
+
+    /// Its metrics as they are now.
+    pub async fn metrics(&self) -> Result<Metrics> {
+        Metrics::scrape(self.port, "/minio/metrics/v3/api/requests").await
     }
 
     /// Makes a bucket; its name has three characters at least.

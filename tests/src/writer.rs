@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use tokio::task::JoinHandle;
 
-use crate::history::{History, Write};
+use crate::history::{Failure, History, Write};
 use crate::kine::{Client, Kine};
 
 /// Where the writer's keys are.
@@ -29,6 +29,20 @@ impl Default for Load {
     fn default() -> Self {
         Self { rate: 200, value_bytes: 2000, seed: 1 }
     }
+}
+
+/// Writes until kine has compacted so many times, and every checkpoint that follows a compaction is over; or until a write
+/// fails.
+pub async fn through_compactions(kine: &Kine, load: Load, count: usize) -> Result<History> {
+    let (begin, before) = (Instant::now(), kine.compactions());
+    let writer = Writer::start(kine, load).await?;
+    while kine.compactions() < before + count && !writer.is_over() {
+        ensure!(begin.elapsed() < Duration::from_mins(5), "kine compacts too seldom");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // kine tells of a compaction before its checkpoint begins. A write that this holds up is waited for.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    writer.stop().await
 }
 
 /// A running writer. Dropped, it stops without a word.
@@ -86,6 +100,7 @@ async fn write(
     while !stop.load(Ordering::SeqCst) {
         tick.tick().await;
         let dice = random.below(10);
+        let asked = Instant::now();
         // More is made than deleted, so that the database grows; at first there is nothing to change.
         let (key, value, answer) = if dice < 4 || alive.len() < 10 {
             created += 1;
@@ -106,10 +121,11 @@ async fn write(
                 (key.clone(), None, client.delete(&key, revision).await)
             }
         };
+        let took = asked.elapsed();
         let revision = match answer {
             Ok(revision) => revision,
             Err(error) => {
-                history.unanswered = Some(format!("{error:#}"));
+                history.unanswered = Some(Failure { error: format!("{error:#}"), took });
                 break;
             }
         };
@@ -119,7 +135,7 @@ async fn write(
         } else if let Some(last) = alive.last_mut() {
             last.1 = revision;
         }
-        history.acknowledged.push(Write { revision, key, value });
+        history.acknowledged.push(Write { revision, key, value, took });
         newest.store(revision, Ordering::SeqCst);
     }
     Ok(history)

@@ -1,5 +1,6 @@
 //! `cargo xtask`: the developer's one entry. Needs Rust alone; what else a task needs, it installs.
 
+mod bench;
 mod command;
 mod counts;
 mod demo;
@@ -25,6 +26,8 @@ struct Cli {
 enum Task {
     /// Tell the main job as a story: claim, backup, loss, restore; needs Rust alone
     Demo,
+    /// Measure the agent beside litestream on real kine and MinIO, some six minutes
+    Bench(bench::Args),
     /// Install the pinned real components into the user's cache folder
     Tools(tools::Args),
     /// Run everything that CI runs: format, lints, unit tests, end-to-end tests on real components
@@ -36,6 +39,7 @@ enum Task {
 fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Demo => demo::run(),
+        Task::Bench(args) => bench::run(&args),
         Task::Tools(args) => tools::run(&args),
         Task::Test(args) => Ok(test::run(&args)),
         Task::Tidy => tidy::check().map(|()| ExitCode::SUCCESS),

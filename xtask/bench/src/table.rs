@@ -1,0 +1,76 @@
+//! The **table**: one line a figure, one column a contender, with the ratio to the first that has the figure.
+
+use std::fmt;
+
+/// A table that grows by lines.
+pub struct Table {
+    lines: Vec<[String; 4]>,
+}
+
+impl Table {
+    /// With these columns after the first.
+    pub fn new(columns: [&str; 3]) -> Self {
+        let [a, b, c] = columns.map(str::to_owned);
+        Self { lines: vec![[String::new(), a, b, c]] }
+    }
+
+    /// A figure of each contender; the first that there is, is the measure for those after it.
+    pub fn line(&mut self, name: &str, unit: &str, figures: [Option<f64>; 3]) {
+        let measure = figures.iter().flatten().next().copied();
+        let mut is_first = true;
+        let [a, b, c] = figures.map(|figure| {
+            let Some(figure) = figure else { return "–".to_owned() };
+            let written = format!("{} {unit}", rounded(figure));
+            if std::mem::take(&mut is_first) {
+                return written;
+            }
+            match measure {
+                Some(measure) if measure > 0.0 => format!("{written}  ({}x)", rounded(figure / measure)),
+                _ => written,
+            }
+        });
+        self.lines.push([name.to_owned(), a, b, c]);
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width =
+            |column: usize| self.lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+        let widths: [usize; 4] = std::array::from_fn(width);
+        for [name, a, b, c] in &self.lines {
+            writeln!(f, "{name:0$}  {a:>1$}  {b:>2$}  {c:>3$}", widths[0], widths[1], widths[2], widths[3])?;
+        }
+        Ok(())
+    }
+}
+
+/// Three digits at least; a whole number as it is.
+fn rounded(figure: f64) -> String {
+    let decimals = if figure >= 100.0 || figure.fract() == 0.0 {
+        0
+    } else if figure >= 10.0 {
+        1
+    } else {
+        2
+    };
+    format!("{figure:.decimals$}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_stand_under_each_other_with_their_ratios() {
+        let mut table = Table::new(["alone", "agent", "litestream"]);
+        table.line("slowest write", "ms", [Some(20.0), Some(25.0), Some(30_000.0)]);
+        table.line("uploads", "", [None, Some(60.0), Some(75.0)]);
+        assert_eq!(
+            table.to_string(),
+            "                 alone            agent        litestream\n\
+             slowest write    20 ms    25 ms  (1.25x)  30000 ms  (1500x)\n\
+             uploads              –               60      75   (1.25x)\n"
+        );
+    }
+}
