@@ -84,15 +84,21 @@ pub async fn every_one(site: &Site, history: &History, revisions: &[i64]) -> Res
     Ok(())
 }
 
-/// The first and the last revision that the bucket can give back, and the timeline they are on, which must be the only
-/// one.
+/// The first and the last revision that the bucket can give back, which must hold one timeline.
 pub async fn range(site: &Site) -> Result<(i64, i64)> {
+    match ranges(site).await?[..] {
+        [range] => Ok(range),
+        ref other => anyhow::bail!("{} timelines in place of one: {other:?}", other.len()),
+    }
+}
+
+/// The first and the last revision of each timeline, the oldest timeline first.
+pub async fn ranges(site: &Site) -> Result<Vec<(i64, i64)>> {
     let listing = site.run(&["list", "--json"]).await?.json()?;
     let timelines = listing["timelines"].as_array().context("list tells no timelines")?;
-    ensure!(timelines.len() == 1, "{} timelines in place of one: {listing:#}", timelines.len());
-    let end = |end: &str| {
-        let revision = &timelines[0]["restorable"][end]["revision"];
-        revision.as_i64().with_context(|| format!("list tells no range: {listing:#}"))
+    let range = |timeline: &serde_json::Value| {
+        let end = |end: &str| timeline["restorable"][end]["revision"].as_i64();
+        end("from").zip(end("to")).with_context(|| format!("list tells no range: {timeline:#}"))
     };
-    Ok((end("from")?, end("to")?))
+    timelines.iter().map(range).collect()
 }

@@ -15,6 +15,7 @@ use vcluster_backup_tests::writer::{Load, Writer};
 /// Names sort in the order in which segments are applied, and tell what they hold.
 const RESTORE: &str = r#"
 set -euo pipefail
+shopt -s nullglob
 snapshot=$1 database=$2 last=$3
 "$AGE" -d -i key.txt "$snapshot" | "$ZSTD" -q -d > "$database"
 name=${snapshot##*/}

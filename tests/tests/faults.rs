@@ -139,8 +139,8 @@ async fn a_store_that_was_away_gets_everything_in_order() -> Result<()> {
     ensure!(before < 3.0, "the lag is {before} s while all is well");
     let highest = told.iter().copied().fold(0.0, f64::max);
     ensure!(highest > 4.0, "10 s away, and the lag that was told is {told:?}");
-    // The promise of the README for a database of 1 GiB.
-    ensure!(most < 40 << 20, "{} MiB resident", most >> 20);
+    // More than 40 MiB of SQL text wait by then; what is held of them does not depend on how much it is.
+    ensure!(most < usual + (24 << 20), "{} MiB resident, {} before", most >> 20, usual >> 20);
     // What is left is what was written since the last look.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let after = lag::seconds(&sidecar).await?;

@@ -1,7 +1,7 @@
 //! **Two writers**: two copies of one database, each with its own kine and its own agent, on one bucket and prefix, as
 //! after a volume was cloned or a pod came up twice. Their histories must never be merged.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -14,7 +14,10 @@ use vcluster_backup_tests::toolbox::Tools;
 use vcluster_backup_tests::vcluster;
 use vcluster_backup_tests::writer::{self, Load, Writer};
 
+/// The exit code of an agent that finds another.
 const ANOTHER_WRITER: i32 = 11;
+/// Within this one of two agents must have ended.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One of the two: a database, its kine and its agent.
 struct Side {
@@ -40,6 +43,11 @@ impl Side {
     }
 }
 
+/// Another load for each side, and not at the same pace.
+async fn load(kine: &Kine, side: u32) -> Result<Writer> {
+    Writer::start(kine, Load { rate: 200 / side, seed: side.into(), ..Load::default() }).await
+}
+
 /// What both have in common, in a database at rest.
 async fn common_history(site: &Site) -> Result<Vec<Write>> {
     let kine = Kine::start(site.tools(), &site.database(), None).await?;
@@ -55,19 +63,21 @@ async fn common_history(site: &Site) -> Result<Vec<Write>> {
     Ok(common)
 }
 
-#[tokio::test]
-async fn one_of_them_ends_and_their_histories_are_never_mixed() -> Result<()> {
-    let Some(tools) = Tools::with(["minio", "mc", "kine"]) else { return Ok(()) };
-    let site = Site::start(tools).await?;
-    let common = common_history(&site).await?;
+/// A copy of kine's database.
+fn copy(site: &Site) -> Result<PathBuf> {
     let copy = site.path("copy.db");
-    std::fs::copy(site.database(), &copy)?;
-    let mut sides = [Side::start(&site, &site.database()).await?, Side::start(&site, &copy).await?];
-    let mut writers = Vec::new();
-    for (seed, side) in (1..).zip(&sides) {
-        writers.push(Writer::start(&side.kine, Load { seed, ..Load::default() }).await?);
+    for suffix in ["", "-wal"] {
+        // What kine has written since its last checkpoint is in the second, which it does not always leave.
+        let from = format!("{}{suffix}", site.database().display());
+        if Path::new(&from).exists() {
+            std::fs::copy(&from, format!("{}{suffix}", copy.display()))?;
+        }
     }
+    Ok(copy)
+}
 
+/// Waits until one of the agents has ended as it must. Returns which one.
+async fn one_ends(sides: &mut [Side; 2]) -> Result<usize> {
     let begin = Instant::now();
     let (loser, status) = 'ended: loop {
         for (number, side) in sides.iter_mut().enumerate() {
@@ -76,58 +86,103 @@ async fn one_of_them_ends_and_their_histories_are_never_mixed() -> Result<()> {
             }
         }
         let logs = || sides.iter().map(|side| side.agent.log()).collect::<Vec<_>>().join("\n---\n");
-        ensure!(begin.elapsed() < Duration::from_secs(30), "both agents still run after 30 s:\n{}", logs());
+        ensure!(begin.elapsed() < PATIENCE, "both agents still run after {PATIENCE:?}:\n{}", logs());
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
     let told = sides[loser].agent.log();
-    println!(
-        "agent {loser} ended after {:.1} s: {}",
-        begin.elapsed().as_secs_f64(),
-        told.lines().last().unwrap_or_default()
-    );
+    let last = told.lines().last().context("it ended without a word")?;
+    println!("agent {loser} ended after {:.1} s: {last}", begin.elapsed().as_secs_f64());
     ensure!(status.code() == Some(ANOTHER_WRITER), "agent {loser} ended with {status}:\n{told}");
-    let last = told.lines().last().context("it ended without a word")?.to_lowercase();
-    ensure!(last.contains("writer") || last.contains("another"), "it does not say why it ended:\n{told}");
+    ensure!(last.contains("another agent"), "it does not say why it ended:\n{told}");
+    Ok(loser)
+}
 
-    // The other goes on until its planned stop.
+/// The agent that is left goes on until its planned stop. The histories of both sides, that of the one that was left
+/// first.
+async fn stop(
+    sides: [Side; 2],
+    writers: [Writer; 2],
+    common: &[Write],
+    loser: usize,
+) -> Result<[History; 2]> {
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let [first, second] = sides;
-    let (winner, other) = if loser == 0 { (second, first) } else { (first, second) };
-    let Side { kine, mut agent } = winner;
-    ensure!(agent.wait(Duration::ZERO).await.is_err(), "both agents ended:\n{}", agent.log());
-    agent.terminate()?;
     let mut histories = Vec::new();
-    for writer in writers {
+    for (number, (side, writer)) in sides.into_iter().zip(writers).enumerate() {
+        let Side { kine, mut agent } = side;
+        if number != loser {
+            ensure!(agent.wait(Duration::ZERO).await.is_err(), "both agents ended:\n{}", agent.log());
+            agent.terminate()?;
+        }
         let mut history = writer.stop().await?;
         ensure!(history.unanswered.is_none(), "a write failed: {:?}", history.unanswered);
         history.acknowledged.splice(0..0, common.iter().cloned());
         histories.push(history);
+        ensure!(kine.stop().await?.success(), "a kine failed");
+        if number != loser {
+            let status = agent.wait(Duration::from_secs(15)).await?;
+            ensure!(status.success(), "the agent that was left ended with {status}:\n{}", agent.log());
+        }
     }
-    ensure!(kine.stop().await?.success(), "kine failed");
-    let status = agent.wait(Duration::from_secs(15)).await?;
-    ensure!(status.success(), "the other agent ended with {status}:\n{}", agent.log());
-    ensure!(other.kine.stop().await?.success(), "the other kine failed");
-
-    one_history(&site, &histories[1 - loser], &histories[loser]).await
+    histories.rotate_left(1 - loser);
+    histories.try_into().map_err(|_| anyhow::anyhow!("two sides have two histories"))
 }
 
-/// Every revision is that of the agent that went on, to its last write; none is that of the other, or of both.
-async fn one_history(site: &Site, winner: &History, loser: &History) -> Result<()> {
-    let (first, last) = restored::range(site).await?;
-    ensure!(
-        last == winner.newest(),
-        "the bucket ends at {last}, the history that went on at {}",
-        winner.newest()
-    );
-    let step = usize::try_from((last - first) / 10)?.max(1);
-    let revisions: Vec<i64> = (first..last).step_by(step).chain([last]).collect();
-    for revision in &revisions {
-        let restored = Restored::revision(site, "restored.db", *revision).await?;
-        let of_the_other = loser.differences(*revision, &restored.keys).is_empty();
-        restored
-            .is_exactly(winner, *revision)
-            .with_context(|| format!("of the other history: {of_the_other}"))?;
+/// Fails unless what was restored is of one of both histories, to the byte and to the key. Returns whose.
+fn whose(restored: &Restored, histories: &[History; 2]) -> Result<usize> {
+    let wrong = histories.each_ref().map(|history| history.differences(restored.revision, &restored.keys));
+    wrong.iter().position(Vec::is_empty).with_context(|| {
+        let first = wrong.each_ref().map(|wrong| wrong.iter().take(5).collect::<Vec<_>>());
+        format!("revision {} is of neither history: {first:#?}", restored.revision)
+    })
+}
+
+fn revisions(first: i64, last: i64) -> Vec<i64> {
+    let step = usize::try_from((last - first) / 10).unwrap_or(0).max(1);
+    (first..last).step_by(step).chain([last]).collect()
+}
+
+/// Both go on the same timeline: every revision is that of the agent that was left, to its last write.
+#[tokio::test]
+async fn of_two_on_one_timeline_one_ends() -> Result<()> {
+    let Some(tools) = Tools::with(["minio", "mc", "kine"]) else { return Ok(()) };
+    let site = Site::start(tools).await?;
+    let common = common_history(&site).await?;
+    let copy = copy(&site)?;
+    let mut sides = [Side::start(&site, &site.database()).await?, Side::start(&site, &copy).await?];
+    let writers = [load(&sides[0].kine, 1).await?, load(&sides[1].kine, 2).await?];
+    let loser = one_ends(&mut sides).await?;
+    let [winner, _] = stop(sides, writers, &common, loser).await?;
+
+    let (first, last) = restored::range(&site).await?;
+    ensure!(last == winner.newest(), "the bucket ends at {last}, the writer at {}", winner.newest());
+    restored::every_one(&site, &winner, &revisions(first, last)).await
+}
+
+/// The second agent comes when the copies have parted, and opens a timeline of its own: the first must not go on beside
+/// it, as nobody could tell which of both is the cluster.
+#[tokio::test]
+async fn of_two_that_have_parted_one_ends() -> Result<()> {
+    let Some(tools) = Tools::with(["minio", "mc", "kine"]) else { return Ok(()) };
+    let site = Site::start(tools).await?;
+    let common = common_history(&site).await?;
+    let copy = copy(&site)?;
+    let first = Side::start(&site, &site.database()).await?;
+    let writer = load(&first.kine, 1).await?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let second = Side::start(&site, &copy).await?;
+    let writers = [writer, load(&second.kine, 2).await?];
+    let mut sides = [first, second];
+    let loser = one_ends(&mut sides).await?;
+    let histories = stop(sides, writers, &common, loser).await?;
+
+    let latest = Restored::point(&site, "restored.db", &["--latest"]).await?;
+    latest.is_exactly(&histories[0], histories[0].newest())?;
+    for (first, last) in restored::ranges(&site).await? {
+        for revision in revisions(first, last) {
+            let restored = Restored::revision(&site, "restored.db", revision).await?;
+            ensure!(restored.revision == revision, "{revision} was asked for, {} came", restored.revision);
+            whose(&restored, &histories)?;
+        }
     }
-    println!("{} revisions of {first} to {last} are of one history", revisions.len());
     Ok(())
 }
