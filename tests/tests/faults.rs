@@ -104,7 +104,7 @@ async fn a_network_that_fails_at_random_loses_nothing() -> Result<()> {
     for way in WAYS {
         println!("{:>4} {way:?}", met.iter().filter(|fault| **fault == way).count());
     }
-    ensure!(met.len() >= 10, "only {} requests failed", met.len());
+    ensure!(met.len() >= 5, "only {} requests failed", met.len());
     bench.nothing_is_lost(sidecar, writer, 20).await.map(drop)
 }
 

@@ -141,7 +141,22 @@ fn revisions(first: i64, last: i64) -> Vec<i64> {
     (first..last).step_by(step).chain([last]).collect()
 }
 
-/// Both go on the same timeline: every revision is that of the agent that was left, to its last write.
+/// The newest point is the last write beside the agent that was left, and every point is of one history or the other.
+async fn never_mixed(site: &Site, histories: &[History; 2]) -> Result<()> {
+    let mut points = [0, 0];
+    for (first, last) in restored::ranges(site).await? {
+        for revision in revisions(first, last) {
+            let restored = Restored::revision(site, "restored.db", revision).await?;
+            ensure!(restored.revision == revision, "{revision} was asked for, {} came", restored.revision);
+            points[whose(&restored, histories)?] += 1;
+        }
+    }
+    println!("{} points are of the agent that was left, {} of the other", points[0], points[1]);
+    let latest = Restored::point(site, "restored.db", &["--latest"]).await?;
+    latest.is_exactly(&histories[0], histories[0].newest()).context("the newest point")
+}
+
+/// Both begin on the same timeline, each with revisions of its own.
 #[tokio::test]
 async fn of_two_on_one_timeline_one_ends() -> Result<()> {
     let Some(tools) = Tools::with(["minio", "mc", "kine"]) else { return Ok(()) };
@@ -151,11 +166,8 @@ async fn of_two_on_one_timeline_one_ends() -> Result<()> {
     let mut sides = [Side::start(&site, &site.database()).await?, Side::start(&site, &copy).await?];
     let writers = [load(&sides[0].kine, 1).await?, load(&sides[1].kine, 2).await?];
     let loser = one_ends(&mut sides).await?;
-    let [winner, _] = stop(sides, writers, &common, loser).await?;
-
-    let (first, last) = restored::range(&site).await?;
-    ensure!(last == winner.newest(), "the bucket ends at {last}, the writer at {}", winner.newest());
-    restored::every_one(&site, &winner, &revisions(first, last)).await
+    let histories = stop(sides, writers, &common, loser).await?;
+    never_mixed(&site, &histories).await
 }
 
 /// The second agent comes when the copies have parted, and opens a timeline of its own: the first must not go on beside
@@ -174,15 +186,5 @@ async fn of_two_that_have_parted_one_ends() -> Result<()> {
     let mut sides = [first, second];
     let loser = one_ends(&mut sides).await?;
     let histories = stop(sides, writers, &common, loser).await?;
-
-    let latest = Restored::point(&site, "restored.db", &["--latest"]).await?;
-    latest.is_exactly(&histories[0], histories[0].newest())?;
-    for (first, last) in restored::ranges(&site).await? {
-        for revision in revisions(first, last) {
-            let restored = Restored::revision(&site, "restored.db", revision).await?;
-            ensure!(restored.revision == revision, "{revision} was asked for, {} came", restored.revision);
-            whose(&restored, &histories)?;
-        }
-    }
-    Ok(())
+    never_mixed(&site, &histories).await
 }
