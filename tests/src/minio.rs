@@ -148,6 +148,11 @@ impl Minio {
         self.admin(&["user", "add", ALIAS, &user.access_key, &user.secret_key])
     }
 
+    /// From now on the user is refused, as after the rotation of a key.
+    pub fn disable_user(&self, user: &Credentials) -> Result<()> {
+        self.admin(&["user", "disable", ALIAS, &user.access_key])
+    }
+
     /// Makes a policy out of its JSON and gives it to the user.
     pub fn grant(&self, user: &Credentials, policy: &str, json: &str) -> Result<()> {
         let file = self.folder.path().join(format!("{policy}.json"));

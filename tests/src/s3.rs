@@ -4,17 +4,15 @@
 //! Its objects are plain files, so a test can cut, swap or forge them ([`S3::object`]).
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::{Bytes, Incoming};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use s3s::auth::SimpleAuth;
@@ -24,25 +22,14 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use crate::fault::{self, Body, Closed};
+
+pub use crate::fault::Fault;
+
 /// The access key that the server takes.
 pub const ACCESS_KEY: &str = "AKIDTEST";
 /// Its secret key, which no log or error may show.
 pub const SECRET_KEY: &str = "s3cr3t-of-the-tests";
-
-/// How one request fails.
-#[derive(Debug, Clone, Copy)]
-pub enum Fault {
-    /// The connection is closed in place of an answer; the request was not carried out.
-    Drop,
-    /// The request was carried out and the connection closed in place of the answer.
-    LoseAnswer,
-    /// This status in place of an answer; the request was not carried out.
-    Status(u16),
-    /// Half of the answer's body, then the end of the connection.
-    CutBody,
-    /// The answer comes so late.
-    Slow(Duration),
-}
 
 /// Which requests a fault meets.
 type Matching = fn(&Method, &str) -> bool;
@@ -145,13 +132,6 @@ async fn serve(listener: TcpListener, service: S3Service, script: Arc<Mutex<Scri
     }
 }
 
-/// Closes the connection.
-#[derive(Debug, thiserror::Error)]
-#[error("the connection is closed, as the test asked for")]
-struct Closed;
-
-type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
-
 async fn answer(
     service: S3Service,
     script: Arc<Mutex<Script>>,
@@ -164,38 +144,11 @@ async fn answer(
             |(matching, _): &(Matching, Fault)| matching(request.method(), &request.uri().to_string());
         if script.faults.front().is_some_and(meets) { script.faults.pop_front() } else { None }
     };
-    match fault.map(|(_, fault)| fault) {
-        Some(Fault::Drop) => return Err(Closed),
-        Some(Fault::Status(status)) => {
-            let mut answer = Response::new(whole(Bytes::new()));
-            *answer.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            return Ok(answer);
-        }
-        Some(Fault::Slow(delay)) => tokio::time::sleep(delay).await,
-        Some(Fault::LoseAnswer) => {
-            let _ = call(&service, request).await;
-            return Err(Closed);
-        }
-        Some(Fault::CutBody) => {
-            let (head, body) = call(&service, request).await?.into_parts();
-            let body = body.collect().await.map_err(|_| Closed)?.to_bytes();
-            // The head promises the whole length; the stream then ends in an error.
-            let half = body.slice(..body.len() / 2);
-            let cut = futures::stream::iter([Ok(hyper::body::Frame::data(half)), Err(Box::from(Closed))]);
-            return Ok(Response::from_parts(head, http_body_util::StreamBody::new(cut).boxed_unsync()));
-        }
-        None => {}
-    }
-    call(&service, request).await
-}
-
-async fn call(service: &S3Service, request: Request<Incoming>) -> Result<Response<Body>, Closed> {
-    let answer = service.call(request.map(s3s::Body::from)).await.map_err(|_| Closed)?;
-    Ok(answer.map(|body| {
-        body.map_err(|error| -> Box<dyn std::error::Error + Send + Sync> { error }).boxed_unsync()
-    }))
-}
-
-fn whole(bytes: Bytes) -> Body {
-    Full::new(bytes).map_err(|never: Infallible| match never {}).boxed_unsync()
+    fault::meet(fault.map(|(_, fault)| fault), request, async |request| {
+        let answer = service.call(request.map(s3s::Body::http_body_unsync)).await.map_err(|_| Closed)?;
+        Ok(answer.map(|body| {
+            body.map_err(|error| -> Box<dyn std::error::Error + Send + Sync> { error }).boxed_unsync()
+        }))
+    })
+    .await
 }
