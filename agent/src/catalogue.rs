@@ -177,13 +177,44 @@ impl History {
         Some(RestorePoint { revision: *revision, captured: *captured })
     }
 
+    /// The segment that a timeline ends with: of all that are led to without a gap, the one captured last. Where two writers
+    /// went on from the same point, the one that stayed wrote last, though the other may have got further.
+    pub fn end(&self) -> Option<&Segment> {
+        let mut reached = self.newest_snapshot()?.revision;
+        let snapshot = reached;
+        let mut end: Option<&Segment> = None;
+        for segment in &self.segments {
+            if segment.from > reached {
+                break;
+            }
+            reached = reached.max(segment.to);
+            if segment.to > snapshot {
+                end = end.into_iter().chain([segment]).max_by_key(|segment| (segment.captured, segment.to));
+            }
+        }
+        end
+    }
+
+    /// Whether two writers went on from the same point: two segments overlap and neither holds the other, or one holds what
+    /// was captured later than itself. Merging makes no such, nor does an upload that was tried again.
+    pub fn is_forked(&self) -> bool {
+        let mut furthest: Option<&Segment> = None;
+        self.segments.iter().any(|segment| {
+            let forked = furthest.is_some_and(|before| {
+                let overlaps = segment.from < before.to;
+                let reaches_out = segment.from > before.from && segment.to > before.to;
+                let is_later = segment.to <= before.to && segment.captured > before.captured;
+                overlaps && (reaches_out || is_later)
+            });
+            furthest = furthest.into_iter().chain([segment]).max_by_key(|segment| segment.to);
+            forked
+        })
+    }
+
     /// The newest point that can be restored.
     pub fn newest(&self) -> Option<RestorePoint> {
-        let snapshot = self.newest_snapshot()?;
-        let end = self.chain(snapshot.revision).last().copied();
-        Some(
-            end.map_or(snapshot, |segment| RestorePoint { revision: segment.to, captured: segment.captured }),
-        )
+        let end = self.end().map(|segment| RestorePoint { revision: segment.to, captured: segment.captured });
+        end.or_else(|| self.newest_snapshot())
     }
 
     /// The oldest point that can be restored.

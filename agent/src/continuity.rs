@@ -59,7 +59,7 @@ pub async fn tip<S: Store>(
     history: &History,
 ) -> Result<Option<Tip>, StoreError> {
     let Some(snapshot) = history.newest_snapshot() else { return Ok(None) };
-    let (newest, name) = if let Some(segment) = history.chain(snapshot.revision).last() {
+    let (newest, name) = if let Some(segment) = history.end() {
         let newest = RestorePoint { revision: segment.to, captured: segment.captured };
         (newest, segment.name(timeline))
     } else {

@@ -127,6 +127,19 @@ fn millis(text: &str) -> Option<Moment> {
     text.parse().ok().map(Moment::from_millis)
 }
 
+impl ObjectName {
+    /// The history that it belongs to; `None` for what belongs to all.
+    pub fn timeline(&self) -> Option<Timeline> {
+        match *self {
+            Self::Snapshot { timeline, .. }
+            | Self::Segment { timeline, .. }
+            | Self::Pin { timeline, .. }
+            | Self::Files { timeline, .. } => Some(timeline),
+            Self::WrappedIdentity { .. } | Self::Signer { .. } => None,
+        }
+    }
+}
+
 impl fmt::Display for ObjectName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -57,7 +57,7 @@ async fn common_history(site: &Site) -> Result<Vec<Write>> {
         let (key, value) =
             (format!("{}common-{number}", writer::PREFIX), format!("value {number}").into_bytes());
         let revision = client.create(&key, &value).await?;
-        common.push(Write { revision, key, value: Some(value) });
+        common.push(Write { revision, key, value: Some(value), took: std::time::Duration::ZERO });
     }
     ensure!(kine.stop().await?.success(), "kine failed");
     Ok(common)

@@ -1,5 +1,7 @@
 //! The **log** in the bucket: where it stands, and how it goes on. It says nothing of when.
 
+use std::time::{Duration, Instant};
+
 use tokio_util::sync::CancellationToken;
 
 use super::ReplicatorError;
@@ -8,7 +10,7 @@ use crate::capture::{Capture, Published, Read, Uploaded, blocking};
 use crate::catalogue::{Catalogue, History, RestorePoint};
 use crate::chain::{Chain, Link};
 use crate::clock::Moment;
-use crate::continuity::{self, Continued};
+use crate::continuity::{self, Continued, Tip};
 use crate::database::{DatabaseError, SharedDatabase, lock};
 use crate::header::DatabaseKind;
 use crate::object_name::ObjectName;
@@ -17,6 +19,12 @@ use crate::revision::Revision;
 use crate::signing::Digest;
 use crate::store::Store;
 use crate::timeline::Timeline;
+
+/// A writer that came second goes on until it looks, and its looks are ten seconds apart.
+const LOSERS_TIME: Duration = Duration::from_secs(30);
+
+/// So many older timelines are looked at to find out whether this database was left behind.
+const OLDER: usize = 3;
 
 /// Where the log of one database stands.
 #[derive(Debug, Clone, Copy)]
@@ -75,13 +83,22 @@ pub struct Log<S> {
     newest: Option<Timeline>,
     /// Another writer was looked for up to this revision.
     alone_until: Link,
+    /// Until then another writer that came second may go on.
+    won_until: Instant,
 }
 
 impl<S: Store + Clone> Log<S> {
     /// A log that does not know yet where it stands.
     pub fn new(capture: Capture<S>) -> Self {
         let nowhere = Link { revision: Revision::ZERO, chain: Chain::begin("") };
-        Self { capture, standing: None, doubted: None, newest: None, alone_until: nowhere }
+        Self {
+            capture,
+            standing: None,
+            doubted: None,
+            newest: None,
+            alone_until: nowhere,
+            won_until: Instant::now(),
+        }
     }
 
     /// Where it stands; `None` until it was resumed or begun.
@@ -122,9 +139,10 @@ impl<S: Store + Clone> Log<S> {
         let Some(tip) = continuity::newest_tip(&capture.store, &capture.prefix, &catalogue).await? else {
             return Ok(None);
         };
-        let (owner, database, found) = (capture.owner.clone(), database.clone(), tip.clone());
-        let continued = blocking(move || found.continues(owner.as_ref(), &lock(&database))).await?;
-        let Some(continued) = continued else { return Ok(None) };
+        let Some(continued) = self.continued(&tip, database).await? else {
+            self.check_not_left_behind(&catalogue, &tip, database).await?;
+            return Ok(None);
+        };
         let end = match continued {
             Continued::Log { link, tip } => Some((link, tip)),
             Continued::Generic => None,
@@ -140,6 +158,36 @@ impl<S: Store + Clone> Log<S> {
                 .and_then(|history| history.files.last_key_value())
                 .map(|(captured, _)| ObjectName::Files { timeline: tip.timeline, captured: *captured }),
         }))
+    }
+
+    async fn continued(
+        &self,
+        tip: &Tip,
+        database: &SharedDatabase,
+    ) -> Result<Option<Continued>, ReplicatorError> {
+        let (owner, database, tip) = (self.capture.owner.clone(), database.clone(), tip.clone());
+        Ok(blocking(move || tip.continues(owner.as_ref(), &lock(&database))).await?)
+    }
+
+    /// Refuses a database that goes on an older timeline to its end: a newer one was begun from a restore or a copy, and
+    /// whoever still runs on this one must not come back as the newest.
+    async fn check_not_left_behind(
+        &self,
+        catalogue: &Catalogue,
+        newest: &Tip,
+        database: &SharedDatabase,
+    ) -> Result<(), ReplicatorError> {
+        let Capture { store, prefix, .. } = &self.capture;
+        for (timeline, history) in catalogue.timelines.range(..newest.timeline).rev().take(OLDER) {
+            let Some(tip) = continuity::tip(store, prefix, *timeline, history).await? else { continue };
+            if let Some(Continued::Log { .. }) = self.continued(&tip, database).await? {
+                return Err(ReplicatorError::AnotherWriter(format!(
+                    "timeline {}, which is newer than this database's {timeline},",
+                    newest.timeline
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Begins a new timeline with a snapshot.
@@ -175,29 +223,42 @@ impl<S: Store + Clone> Log<S> {
         Ok(Shipped::Segment { name, uploaded, body: Box::new(body), more })
     }
 
-    /// Looks for another writer's segments since the last look. Of two that go on from the same link the one that was
-    /// captured first stays, and the other stops: both see the same names and agree.
+    /// Looks for another writer since the last look, in one listing: a newer timeline means that this one was superseded,
+    /// by a restore or a copy of the database; a foreign segment on this one, that two go on from the same link. Then the
+    /// one whose segment was captured first stays, and the other stops: both see the same names and agree.
     pub async fn look_for_another(&mut self) -> Result<(), ReplicatorError> {
         let Some(Standing { timeline, end: Some((end, _)), .. }) = self.standing else { return Ok(()) };
         if end == self.alone_until {
             return Ok(());
         }
         let Capture { store, prefix, own_keys, .. } = &self.capture;
-        let folder = format!("{}{timeline}/log/", prefix.folder());
-        let begins = |revision: Revision| format!("{folder}{revision:020}-");
-        let listed = store.list(&folder, Some(&begins(self.alone_until.revision))).await?;
-        let parsed = |key: &str| match ObjectName::parse(prefix, key) {
+        let begins = |revision: Revision| format!("{}{timeline}/log/{revision:020}-", prefix.folder());
+        let listed = store.list(&prefix.folder(), Some(&begins(self.alone_until.revision))).await?;
+        let segment = |key: &str| match ObjectName::parse(prefix, key) {
             Some(ObjectName::Segment { from, captured, .. }) => Some((from, captured)),
             _ => None,
         };
-        for key in listed.iter().map(|object| object.key.as_str()).filter(|key| !own_keys.contains(key)) {
-            let Some((from, captured)) = parsed(key) else { continue };
+        let is_newer = |key: &&str| {
+            ObjectName::parse(prefix, key)
+                .and_then(|name| name.timeline())
+                .is_some_and(|other| other > timeline)
+        };
+        let mut keys = listed.iter().map(|object| object.key.as_str());
+        if let Some(newer) = keys.clone().find(is_newer) {
+            return Err(ReplicatorError::AnotherWriter(newer.to_owned()));
+        }
+        let foreign = keys.find_map(|key| {
+            let (from, captured) = segment(key).filter(|_| !own_keys.contains(key))?;
+            Some((key, from, captured))
+        });
+        if let Some((key, from, captured)) = foreign.filter(|_| Instant::now() >= self.won_until) {
             let own = own_keys.beginning_with(&begins(from));
-            let first = own.iter().filter_map(|own| Some((parsed(own)?.1, own.as_str()))).min();
+            let first = own.iter().filter_map(|own| Some((segment(own)?.1, own.as_str()))).min();
             if first.is_none_or(|first| first > (captured, key)) {
                 return Err(ReplicatorError::AnotherWriter(key.to_owned()));
             }
             tracing::warn!(object = key, "another agent wrote here; it came second and must stop");
+            self.won_until = Instant::now() + LOSERS_TIME;
         }
         own_keys.forget_before(&begins(end.revision));
         self.alone_until = end;

@@ -150,14 +150,23 @@ pub async fn assemble<S: Store + Clone>(
 ) -> Result<Assembled, AssemblyError> {
     let mut site = Site { store, keys, scratch, progress };
     let mut missing = None;
-    let (header, point) = match site.follow(plan, &plan.segments).await {
-        Err(error) if error.is_damage() => {
-            tracing::warn!(error = cause::chain(&error), "an object is bad: looking for a way around it");
-            let around = site.around(plan, error, on_damage).await?;
+    // Where two writers went on from the same point, names do not tell which segments are whose.
+    let followed = match plan.fork() {
+        Some(_) => None,
+        None => Some(site.follow(plan, &plan.segments).await),
+    };
+    let (header, point) = match followed {
+        Some(Ok(followed)) => followed,
+        Some(Err(error)) if !error.is_damage() => return Err(error),
+        damaged => {
+            let damage = damaged.and_then(Result::err);
+            if let Some(error) = &damage {
+                tracing::warn!(error = cause::chain(error), "an object is bad: looking for a way around it");
+            }
+            let around = site.around(plan, damage, on_damage).await?;
             missing = around.2;
             (around.0, around.1)
         }
-        followed => followed?,
     };
     let path = scratch.to_owned();
     let bumped_to = blocking(move || match header.content {
@@ -215,7 +224,7 @@ impl<S: Store + Clone> Site<'_, S> {
     async fn around(
         &mut self,
         plan: &Plan,
-        damage: AssemblyError,
+        damage: Option<AssemblyError>,
         on_damage: OnDamage,
     ) -> Result<(Header, RestorePoint, Option<String>), AssemblyError> {
         let (mut plan, mut from_older) = (plan.clone(), false);
@@ -236,23 +245,34 @@ impl<S: Store + Clone> Site<'_, S> {
                 Limit::Revision(limit) => end >= limit,
                 Limit::Moment(_) => plan.segments.last().is_none_or(|last| end >= last.to),
             };
-            if !whole && on_damage == OnDamage::Fail {
-                return Err(damage);
-            }
-            let (header, point) = self.follow(&plan, &found).await?;
+            let damage = match damage {
+                Some(damage) if !whole && on_damage == OnDamage::Fail => return Err(damage),
+                Some(damage) => cause::chain(&damage),
+                None if !whole && on_damage == OnDamage::Fail => {
+                    let key =
+                        plan.fork().map_or_else(|| plan.snapshot.1.key.clone(), |end| end.stored.key.clone());
+                    return Err(AssemblyError::Unlinked { key });
+                }
+                None => {
+                    "two agents wrote here, and their segments do not lead on from one another".to_owned()
+                }
+            };
+            let (header, point) = self.follow(&plan, plan.up_to_limit(&found)).await?;
             if whole {
-                tracing::warn!(from_older, "a way around it was found: nothing is missing");
+                if plan.fork().is_some() {
+                    tracing::warn!(
+                        "two agents wrote to this timeline: what the one wrote that stayed is restored"
+                    );
+                } else {
+                    tracing::warn!(from_older, "a way around it was found: nothing is missing");
+                }
                 return Ok((header, point, None));
             }
             let until = match plan.limit {
                 Limit::Revision(limit) => format!("revision {limit}"),
                 Limit::Moment(limit) => format!("{limit}"),
             };
-            let missing = format!(
-                "revisions after {} up to {until} are missing: {}",
-                point.revision,
-                cause::chain(&damage)
-            );
+            let missing = format!("revisions after {} up to {until} are missing: {damage}", point.revision);
             return Ok((header, point, Some(missing)));
         }
     }

@@ -90,6 +90,23 @@ impl Plan {
         Some((ObjectName::Files { timeline: self.timeline, captured: *captured }, stored.clone()))
     }
 
+    /// Where two writers went on from the same point: the segment that the one ended with that stayed. Only the chain tells
+    /// which of the others lead to it.
+    pub fn fork(&self) -> Option<&Segment> {
+        self.history.end().filter(|_| self.history.is_forked() && !self.segments.is_empty())
+    }
+
+    /// The first of these segments, which lead on from one another, that reach the limit; all, if none does.
+    pub fn up_to_limit<'s>(&self, route: &'s [Segment]) -> &'s [Segment] {
+        let mut reached = self.snapshot.0;
+        let over = route.iter().position(|segment| {
+            let over = !self.limit.reaches_into(reached);
+            reached = RestorePoint { revision: segment.to, captured: segment.captured };
+            over
+        });
+        &route[..over.unwrap_or(route.len())]
+    }
+
     /// The same from the next older snapshot; `None` if there is none.
     pub fn from_older_snapshot(&self) -> Option<Self> {
         let RestorePoint { revision, captured } = self.snapshot.0;
@@ -285,6 +302,18 @@ mod tests {
         ] {
             assert_eq!(planned(&catalogue, &target), expected, "{target}");
         }
+    }
+
+    /// The agent that stayed wrote last, though the other had got further.
+    #[test]
+    fn a_fork_ends_with_what_was_captured_last() {
+        let catalogue = catalogue(
+            &[(10, 100)],
+            &[(10, 14, 101), (10, 30, 102), (14, 18, 103), (30, 60, 104), (18, 20, 105)],
+        );
+        let plan = plan(&catalogue, &Target::Latest, None, "here").unwrap();
+        assert_eq!(plan.limit, Limit::Revision(20.into()));
+        assert_eq!(plan.fork().map(|segment| segment.to), Some(20.into()));
     }
 
     #[test]

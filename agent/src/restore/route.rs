@@ -120,8 +120,8 @@ fn read(
     segment::read(name, BufReader::new(file), &keys.identities, keys.signer.as_ref(), each)
 }
 
-/// Searches the segments for the route that leads furthest from `start`: needed only when the one that the names
-/// suggest is bad.
+/// Searches the segments for the route from `start` to where the timeline ends, or to what was captured last on the way:
+/// needed only where the one that the names suggest is bad, or where two writers went on from the same point.
 pub(super) async fn search<S: Store + Clone>(
     store: &S,
     plan: &Plan,
@@ -130,7 +130,7 @@ pub(super) async fn search<S: Store + Clone>(
     folder: &Path,
     progress: &Progress,
 ) -> Result<Vec<Segment>, AssemblyError> {
-    let goal = plan.segments.last().map(|segment| segment.to);
+    let goal = plan.fork().or(plan.segments.last());
     let candidates = |reached: Link| -> Vec<Segment> {
         // Taken from the end: those that reach furthest first.
         plan.segments_after(reached.revision).into_iter().rev().cloned().collect()
@@ -153,10 +153,12 @@ pub(super) async fn search<S: Store + Clone>(
         let verified = blocking(move || verify(timeline, &candidate, &mut file, &keys, reached)).await;
         let Some(end) = verified.ok().filter(|end| seen.insert(*end)) else { continue };
         path.push((segment, end));
-        if best.last().is_none_or(|last| last.to < end.revision) {
+        let key = |segment: &Segment| (segment.captured, segment.to);
+        let last = path.last().map(|(segment, _)| key(segment));
+        if best.last().map(key) < last {
             best = path.iter().map(|(segment, _)| segment.clone()).collect();
         }
-        if goal.is_some_and(|goal| end.revision >= goal) {
+        if last >= goal.map(key) {
             break;
         }
         untried.push(candidates(end));
