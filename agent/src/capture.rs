@@ -145,10 +145,9 @@ impl OwnKeys {
         keys.range(prefix.to_owned()..).take_while(|key| key.starts_with(prefix)).cloned().collect()
     }
 
-    /// Forgets all that sort before `key`.
-    pub fn forget_before(&self, key: &str) {
-        let mut keys = self.lock();
-        *keys = keys.split_off(key);
+    /// Forgets those in a folder that sort before `key`.
+    pub fn forget_before(&self, folder: &str, key: &str) {
+        self.lock().retain(|own| !own.starts_with(folder) || own.as_str() >= key);
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeSet<String>> {

@@ -23,6 +23,9 @@ use crate::timeline::Timeline;
 /// A writer that came second goes on until it looks, and its looks are ten seconds apart.
 const LOSERS_TIME: Duration = Duration::from_secs(30);
 
+/// A timeline that ended so long before another's newest point was left behind by that.
+const LEFT_BEHIND: Duration = Duration::from_mins(1);
+
 /// So many older timelines are looked at to find out whether this database was left behind.
 const OLDER: usize = 3;
 
@@ -83,6 +86,8 @@ pub struct Log<S> {
     newest: Option<Timeline>,
     /// Another writer was looked for up to this revision.
     alone_until: Link,
+    /// Timelines that this process began, or tried to: an upload that seemed to fail may yet arrive.
+    begun: Vec<Timeline>,
     /// Until then another writer that came second may go on.
     won_until: Instant,
 }
@@ -97,6 +102,7 @@ impl<S: Store + Clone> Log<S> {
             doubted: None,
             newest: None,
             alone_until: nowhere,
+            begun: Vec::new(),
             won_until: Instant::now(),
         }
     }
@@ -180,7 +186,9 @@ impl<S: Store + Clone> Log<S> {
         let Capture { store, prefix, .. } = &self.capture;
         for (timeline, history) in catalogue.timelines.range(..newest.timeline).rev().take(OLDER) {
             let Some(tip) = continuity::tip(store, prefix, *timeline, history).await? else { continue };
-            if let Some(Continued::Log { .. }) = self.continued(&tip, database).await? {
+            // Those of one agent follow each other closely where an upload arrived late.
+            let is_left = tip.newest.captured.plus(LEFT_BEHIND) < newest.newest.captured;
+            if is_left && self.continued(&tip, database).await?.is_some() {
                 return Err(ReplicatorError::AnotherWriter(format!(
                     "timeline {}, which is newer than this database's {timeline},",
                     newest.timeline
@@ -195,6 +203,7 @@ impl<S: Store + Clone> Log<S> {
         let timeline = Timeline::open_after(self.newest, self.capture.clock.now());
         // Also if this fails: the upload may yet arrive, and must not sort behind what comes next.
         self.newest = Some(timeline);
+        self.begun.push(timeline);
         self.capture.publish_signer().await?;
         let cancel = CancellationToken::new();
         let published = self.capture.snapshot(database, timeline, None, None, &cancel).await?;
@@ -217,6 +226,8 @@ impl<S: Store + Clone> Log<S> {
             Read::Rows(body, more) => (body, more),
         };
         let name = self.capture.segment_name(&body);
+        // Also if this fails: the upload may yet arrive, and what comes after it must not be captured before it.
+        self.standing = Some(Standing { captured: body.captured, ..standing });
         let uploaded = self.capture.segment(&body).await?;
         self.standing =
             Some(Standing { captured: body.captured, end: Some((body.end, body.tip)), ..standing });
@@ -232,16 +243,16 @@ impl<S: Store + Clone> Log<S> {
             return Ok(());
         }
         let Capture { store, prefix, own_keys, .. } = &self.capture;
-        let begins = |revision: Revision| format!("{}{timeline}/log/{revision:020}-", prefix.folder());
+        let log = format!("{}{timeline}/log/", prefix.folder());
+        let begins = |revision: Revision| format!("{log}{revision:020}-");
         let listed = store.list(&prefix.folder(), Some(&begins(self.alone_until.revision))).await?;
         let segment = |key: &str| match ObjectName::parse(prefix, key) {
             Some(ObjectName::Segment { from, captured, .. }) => Some((from, captured)),
             _ => None,
         };
         let is_newer = |key: &&str| {
-            ObjectName::parse(prefix, key)
-                .and_then(|name| name.timeline())
-                .is_some_and(|other| other > timeline)
+            let other = ObjectName::parse(prefix, key).and_then(|name| name.timeline());
+            other.is_some_and(|other| other > timeline && !self.begun.contains(&other))
         };
         let mut keys = listed.iter().map(|object| object.key.as_str());
         if let Some(newer) = keys.clone().find(is_newer) {
@@ -260,7 +271,7 @@ impl<S: Store + Clone> Log<S> {
             tracing::warn!(object = key, "another agent wrote here; it came second and must stop");
             self.won_until = Instant::now() + LOSERS_TIME;
         }
-        own_keys.forget_before(&begins(end.revision));
+        own_keys.forget_before(&log, &begins(end.revision));
         self.alone_until = end;
         Ok(())
     }
