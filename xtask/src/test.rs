@@ -23,6 +23,8 @@ pub struct Args {
 
 /// The folder of the end-to-end suite, whose tests are the only ones that need more than Rust.
 const END_TO_END: &str = "tests";
+/// Those that take ten minutes of waiting: what an idle control plane costs is not known sooner.
+const SLOW: [&str; 1] = ["--test=cost"];
 /// What the end-to-end suite uses of the tools.
 const TOOLS: [&str; 10] = [
     "kine",
@@ -89,13 +91,32 @@ fn end_to_end(report: &mut Report) {
     report.step("both programs", |_| succeed(workspace::cargo(&["build", "--workspace", "--all-targets"])));
     report.step("end to end", |counts| {
         remove_if_there(&skipped)?;
-        let mut cargo = workspace::cargo(&["test", "--workspace", "--no-fail-fast"]);
-        cargo
-            .args(test_targets(&workspace::root().join(END_TO_END))?)
-            .env("VCB_TOOLS", &answer)
-            .env("VCB_SKIPPED", &skipped)
-            .env("VCB_PROGRAMS", workspace::target().join("debug"));
-        let result = tests(cargo, counts);
+        let cargo = |targets: &[String]| {
+            let mut cargo = workspace::cargo(&["test", "--workspace", "--no-fail-fast"]);
+            cargo
+                .args(targets)
+                // Figures that a test measured are part of what it shows.
+                .args(["--", "--show-output"])
+                .env("VCB_TOOLS", &answer)
+                .env("VCB_SKIPPED", &skipped)
+                .env("VCB_PROGRAMS", workspace::target().join("debug"));
+            cargo
+        };
+        let (slow, quick): (Vec<String>, Vec<String>) = test_targets(&workspace::root().join(END_TO_END))?
+            .into_iter()
+            .partition(|name| SLOW.contains(&name.as_str()));
+        // Cargo runs one test program after the other; those that mostly wait run beside the rest.
+        let waiting = cargo(&slow).stdout(Stdio::piped()).spawn();
+        let waiting = waiting.context("cannot start cargo test")?;
+        let result = tests(cargo(&quick), counts);
+        let waited = waiting.wait_with_output().context("cargo test is lost")?;
+        for line in String::from_utf8_lossy(&waited.stdout).lines() {
+            println!("{line}");
+            counts.read(line);
+        }
+        if !waited.status.success() {
+            bail!("cargo test: {}", waited.status);
+        }
         if let Ok(lines) = fs::read_to_string(&skipped) {
             counts.skip(&lines);
         }
@@ -135,7 +156,7 @@ fn succeed(mut cargo: Command) -> Result<()> {
     Ok(())
 }
 
-/// `--test NAME` for each integration test of the package in `folder`.
+/// `--test=NAME` for each integration test of the package in `folder`.
 fn test_targets(folder: &Path) -> Result<Vec<String>> {
     let folder = folder.join("tests");
     if !folder.exists() {
@@ -146,7 +167,7 @@ fn test_targets(folder: &Path) -> Result<Vec<String>> {
     files.retain(|path| path.extension().is_some_and(|extension| extension == "rs"));
     files.sort();
     let names = files.iter().filter_map(|path| path.file_stem()?.to_str());
-    Ok(names.flat_map(|name| ["--test".to_owned(), name.to_owned()]).collect())
+    Ok(names.map(|name| format!("--test={name}")).collect())
 }
 
 fn remove_if_there(path: &Path) -> Result<()> {
