@@ -99,7 +99,7 @@ async fn tell() -> Result<()> {
     story.end(&[
         ("calls of the function", cluster.calls.to_string()),
         ("rows restored and compared", rows.to_string()),
-        ("rows written after the last snapshot", written.range(captured + 1..).count().to_string()),
+        ("rows lost: written in the last second", written.range(captured + 1..).count().to_string()),
         ("objects in the bucket", uploaded.len().to_string()),
         ("bytes in the bucket", uploaded.iter().sum::<u64>().to_string()),
         ("slowest write with the agent beside it", format!("{:.1} ms", slowest.as_secs_f64() * 1000.0)),
@@ -111,7 +111,7 @@ async fn tell() -> Result<()> {
 /// The XR that Crossplane makes of the shipped example claim, with snapshots often enough to be watched.
 fn claimed() -> Result<Value> {
     let mut xr = vcluster::example("claim", "minimal")?;
-    xr["spec"]["backup"] = json!({"enabled": true, "snapshotInterval": "1s"});
+    xr["spec"]["backup"] = json!({"enabled": true, "snapshotInterval": "3s"});
     Ok(xr)
 }
 
@@ -154,8 +154,8 @@ fn mount(pod: &Pod, cluster: &Cluster) -> Result<()> {
 /// Lets the control plane live for a while; returns what it acknowledged.
 async fn live(s3: &S3, bucket: &str, load: &Load, sidecar: &mut Process) -> Result<BTreeMap<i64, Row>> {
     let lasting = Lasting::begin("the first snapshot");
-    let snapshots =
-        || s3.keys(bucket).map(|keys| keys.iter().filter(|key| key.contains("/snapshot/")).count());
+    let count = |folder| s3.keys(bucket).map(|keys| keys.iter().filter(|key| key.contains(folder)).count());
+    let (snapshots, segments) = (|| count("/snapshot/"), || count("/log/"));
     sidecar
         .until("the first snapshot", Duration::from_secs(30), async || {
             snapshots().is_ok_and(|count| count > 0)
@@ -164,11 +164,16 @@ async fn live(s3: &S3, bucket: &str, load: &Load, sidecar: &mut Process) -> Resu
     let begin = Instant::now();
     while begin.elapsed() < LIFE {
         tokio::time::sleep(Duration::from_millis(200)).await;
-        lasting.now(format!("{} writes, {} snapshots", load.acknowledged().len(), snapshots()?));
+        let written = load.acknowledged().len();
+        lasting.now(format!("{written} writes, {} snapshots, {} log segments", snapshots()?, segments()?));
     }
     drop(lasting);
     let written = load.acknowledged();
-    seen(&format!("{} writes acknowledged, {} snapshots in the bucket", written.len(), snapshots()?));
+    let (snapshots, segments) = (snapshots()?, segments()?);
+    let acknowledged = written.len();
+    seen(&format!(
+        "{acknowledged} writes acknowledged; {snapshots} snapshots, {segments} log segments in the bucket"
+    ));
     ensure!(written.len() > 100, "the load wrote {} rows alone", written.len());
     Ok(written)
 }
