@@ -95,7 +95,7 @@ async fn without_a_hole(site: &Site, first: i64, last: i64) -> Result<usize> {
 #[tokio::test]
 async fn a_network_that_fails_at_random_loses_nothing() -> Result<()> {
     let Some(bench) = Bench::new("random faults").await? else { return Ok(()) };
-    bench.proxy.set(Rule::Mix(20));
+    bench.proxy.set(Rule::Mix(40));
     let sidecar = Sidecar::start(bench.command()?).await?;
     let writer = Writer::start(&bench.kine, Load::default()).await?;
     tokio::time::sleep(Duration::from_secs(20)).await;
