@@ -1,7 +1,7 @@
 //! **Metrics**, prefix `vcluster_backup_`. Series start at zero; labels come from closed sets.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use prometheus_client::encoding::text::encode;
@@ -138,6 +138,8 @@ pub struct Metrics {
     snapshot_duration: Histogram,
     read_transaction: Histogram,
     started: Instant,
+    /// Since when there is a change that is not in the bucket.
+    behind_since: Arc<Mutex<Option<Instant>>>,
     /// All requests and all bytes, as [`Usage`] sums them up.
     used: Arc<(AtomicU64, AtomicU64)>,
 }
@@ -157,6 +159,7 @@ impl Default for Metrics {
             snapshot_duration: Histogram::new([0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0]),
             // The budget is 0.1 s; kine's users notice a tenth of it.
             started: Instant::now(),
+            behind_since: Arc::default(),
             used: Arc::default(),
             read_transaction: Histogram::new([0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0]),
         };
@@ -213,6 +216,9 @@ impl Metrics {
     /// In the OpenMetrics text form.
     pub fn encode(&self) -> String {
         let mut text = String::new();
+        // It grows between two turns of the replicator too.
+        let since = *self.behind_since.lock().unwrap_or_else(PoisonError::into_inner);
+        self.lag.set(since.map_or(0.0, |since| since.elapsed().as_secs_f64()));
         // Writing to a String cannot fail.
         let _ = encode(&mut text, &self.registry);
         text
@@ -265,7 +271,8 @@ impl Metrics {
 
     /// The age of the oldest change that is not in the bucket.
     pub fn lag(&self, lag: Duration) {
-        self.lag.set(lag.as_secs_f64());
+        let since = Instant::now().checked_sub(lag).filter(|_| !lag.is_zero());
+        *self.behind_since.lock().unwrap_or_else(PoisonError::into_inner) = since;
     }
 
     /// The oldest point that can be restored.

@@ -412,6 +412,79 @@ fn open(path: &Path) -> Connection {
     Connection::open(path).unwrap()
 }
 
+/// A copy of a world's database with a life of its own, and an agent that ships it to the same place.
+fn fork(world: &World, seed: u64) -> World {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    let copied = format!("VACUUM INTO '{}'", path.display());
+    world.history.connection().execute_batch(&copied).unwrap();
+    World {
+        history: History::go_on(&path, seed),
+        folder,
+        random: Random::new(seed),
+        store: world.store.clone(),
+        now: world.now,
+        identity: world.identity.clone(),
+        agent: None,
+        states: world.states.clone(),
+        shipped: BTreeMap::new(),
+        seen: Vec::new(),
+    }
+}
+
+/// Two agents ship two copies of one database to one place, and neither looks for the other; returns how many points
+/// were restored.
+async fn two_writers(seed: u64) -> u64 {
+    let mut first = World::new(seed);
+    for _ in 0..40 {
+        first.write();
+        first.pass(100);
+    }
+    first.turn().await;
+    first.write();
+    first.turn().await;
+    let mut second = fork(&first, seed + 1);
+    // The second starts before the first goes on, so that both go on from the same link.
+    let mut agents = [first.agent.take().unwrap(), second.start_agent()];
+    agents[1].log.resume(&agents[1].database).await.unwrap().expect("the copy goes on the timeline");
+    for _ in 0..30 {
+        let side = first.random.below(2);
+        let world = if side == 0 { &mut first } else { &mut second };
+        for _ in 0..=world.random.below(4) {
+            world.write();
+        }
+        world.pass(1000);
+        let _ = agents[side].log.ship(&agents[side].database).await.unwrap();
+    }
+    let catalogue = first.catalogue();
+    let mut points = 0;
+    let revisions: BTreeSet<i64> = first.states.keys().chain(second.states.keys()).copied().collect();
+    for revision in revisions {
+        let Ok(planned) =
+            plan(&catalogue, &Target::Revision(Revision::from_sql(revision)), None, "the bucket")
+        else {
+            continue;
+        };
+        let (_folder, restored) = restore(&first, &planned).await;
+        let found = model::state(&restored, None);
+        let of = |world: &World| {
+            world.states.range(..=revision).next_back().is_some_and(|(_, state)| *state == found)
+        };
+        assert!(of(&first) || of(&second), "revision {revision} is of neither history");
+        points += 1;
+    }
+    points
+}
+
+/// What two wrote is never mixed, whatever they do.
+#[test]
+fn two_writers_are_never_mixed() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let points: u64 = (1..=30).map(|seed| runtime.block_on(two_writers(seed))).sum();
+    println!("{points} restore points of 30 forks");
+    assert!(points > 1000, "{points}");
+}
+
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap())
 }

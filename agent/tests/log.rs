@@ -320,6 +320,27 @@ async fn of_two_writers_one_stops() {
     assert_eq!(restored, expected, "the history of the one that went on, up to {last}");
 }
 
+/// The answer to an upload is lost, it is sent again and refused, and whose the object is cannot be asked.
+#[tokio::test]
+async fn a_lost_answer_is_not_another_writer() {
+    let bench = Bench::new().await;
+    let database = bench.path("state.db");
+    kine_shaped::create(&database, 10, 10).unwrap();
+    let agent = run(&bench, &[]);
+    until("the first snapshot", || keys(&bench, "/snapshot/").len() == 1).await;
+    bench.s3.fail(|method, uri| method == hyper::Method::PUT && uri.contains("/log/"), Fault::LoseAnswer);
+    bench.s3.fail(|method, _| method == hyper::Method::HEAD, Fault::Status(403));
+    for number in 0..3 {
+        let revision = kine_shaped::put(&database, "/registry/pods/x", &[number]).unwrap();
+        until("shipped", || shipped(&bench) == revision).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    assert!(bench.s3.all_met());
+    stop(agent).await;
+    bench.restore("out.db", &[]).await.ended(0);
+    assert_eq!(kine_shaped::rows(&bench.path("out.db")).unwrap(), kine_shaped::rows(&database).unwrap());
+}
+
 #[tokio::test]
 async fn an_outage_is_told_and_caught_up_with() {
     let bench = Bench::new().await;

@@ -51,6 +51,8 @@ impl S3Store {
             Err(error) if !matches!(error, StoreError::Abandoned(_)) => {
                 match self.is_ours(key, &upload).await {
                     Ok(true) => Ok(()),
+                    // Whose the object is could not be asked: no word of another writer.
+                    Err(unknown) if matches!(error, StoreError::Exists(_)) => Err(unknown),
                     _ => Err(error),
                 }
             }
