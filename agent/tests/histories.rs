@@ -446,7 +446,7 @@ async fn two_writers(seed: u64) -> u64 {
     let mut second = fork(&first, seed + 1);
     // The second starts before the first goes on, so that both go on from the same link.
     let mut agents = [first.agent.take().unwrap(), second.start_agent()];
-    agents[1].log.resume(&agents[1].database).await.unwrap().expect("the copy goes on the timeline");
+    agents[1].log.resume(&agents[1].database).await.unwrap().unwrap();
     for _ in 0..30 {
         let side = first.random.below(2);
         let world = if side == 0 { &mut first } else { &mut second };
