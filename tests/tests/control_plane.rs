@@ -1,6 +1,6 @@
 //! A **control plane** (kube-apiserver on kine) that loses its disk, or its pod, in the middle of its users' work.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
 use futures::StreamExt as _;
@@ -33,6 +33,12 @@ async fn at_work(api: &ApiServer, writes: usize) -> Result<Tenant> {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     Ok(tenant)
+}
+
+/// So many writes more or less, as they come in a second: the moment at which it ends is another one each time.
+fn any_of_a_second() -> usize {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    usize::try_from(now.subsec_millis()).unwrap_or(0) / 25
 }
 
 /// Every revision from now on is above all that the tenant ever saw. Returns a new one.
@@ -70,7 +76,7 @@ async fn a_lost_disk_costs_a_second() -> Result<()> {
     let Some(site) = site().await? else { return Ok(()) };
     let api = ApiServer::start_on(site.tools(), &site.database()).await?;
     let sidecar = site.sidecar(&[]).await?;
-    let tenant = at_work(&api, 300).await?;
+    let tenant = at_work(&api, 300 + any_of_a_second()).await?;
     let killed = Instant::now();
     sidecar.kill()?;
     let down = api.kill()?;

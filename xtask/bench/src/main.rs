@@ -82,8 +82,11 @@ impl Figures {
         table.line("a write takes, p50", "ms", writes(|writes| writes.p50_ms));
         table.line("a write takes, p99", "ms", writes(|writes| writes.p99_ms));
         table.line("a write takes at most", "ms", writes(|writes| writes.max_ms));
-        table.line("writes through 3 compactions", "", writes(|writes| writes.count as f64));
-        table.line("writes that failed", "", writes(|writes| f64::from(u8::from(writes.failed))));
+        table.line(
+            "failed writes; the first ends it",
+            "",
+            writes(|writes| f64::from(u8::from(writes.failed))),
+        );
         let cost = |of: fn(&Cost) -> f64| [None, Some(of(&self.agent.1)), Some(of(&self.litestream.1))];
         table.line("uploaded in a minute", "kB", cost(|cost| cost.uploaded_bytes as f64 / 1e3));
         table.line("uploads in a minute", "", cost(|cost| cost.uploads as f64));
