@@ -20,7 +20,7 @@ impl Table {
         let mut is_first = true;
         let [a, b, c] = figures.map(|figure| {
             let Some(figure) = figure else { return "–".to_owned() };
-            let written = format!("{} {unit}", rounded(figure));
+            let written = format!("{} {unit}", rounded(figure)).trim_end().to_owned();
             if std::mem::take(&mut is_first) {
                 return written;
             }
@@ -68,9 +68,9 @@ mod tests {
         table.line("uploads", "", [None, Some(60.0), Some(75.0)]);
         assert_eq!(
             table.to_string(),
-            "                 alone            agent        litestream\n\
-             slowest write    20 ms    25 ms  (1.25x)  30000 ms  (1500x)\n\
-             uploads              –               60      75   (1.25x)\n"
+            "               alone           agent         litestream\n\
+             slowest write  20 ms  25 ms  (1.25x)  30000 ms  (1500x)\n\
+             uploads            –              60        75  (1.25x)\n"
         );
     }
 }
