@@ -1,10 +1,9 @@
 //! **Capture**: takes what the database holds and publishes it, encrypted and signed.
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -21,6 +20,7 @@ use crate::header::{Content, Header, Owner};
 use crate::key::Recipients;
 use crate::metrics::Metrics;
 use crate::object_name::{ObjectName, Prefix};
+use crate::own_keys::OwnKeys;
 use crate::pin::PinRequest;
 use crate::progress::Progress;
 use crate::scratch;
@@ -123,36 +123,6 @@ pub struct Capture<S> {
     pub watched: bool,
     /// The segments of this process.
     pub own_keys: OwnKeys,
-}
-
-/// Keys of segments that this process has written, or tried to write: an answer may have been lost.
-#[derive(Clone, Default)]
-pub struct OwnKeys(Arc<Mutex<BTreeSet<String>>>);
-
-impl OwnKeys {
-    fn add(&self, key: &str) {
-        self.lock().insert(key.to_owned());
-    }
-
-    /// Whether this process wrote it.
-    pub fn contains(&self, key: &str) -> bool {
-        self.lock().contains(key)
-    }
-
-    /// Those that begin with this.
-    pub fn beginning_with(&self, prefix: &str) -> Vec<String> {
-        let keys = self.lock();
-        keys.range(prefix.to_owned()..).take_while(|key| key.starts_with(prefix)).cloned().collect()
-    }
-
-    /// Forgets those in a folder that sort before `key`.
-    pub fn forget_before(&self, folder: &str, key: &str) {
-        self.lock().retain(|own| !own.starts_with(folder) || own.as_str() >= key);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl<S: Store + Clone> Capture<S> {

@@ -4,8 +4,8 @@
 //! encrypted, to S3 without ever blocking kine, and brings it back.
 //!
 //! Modules, each using only those above it:
-//! - values: [`cause`], [`revision`], [`clock`], [`span`], [`timeline`], [`pin`], [`object_name`], [`signing`], [`chain`],
-//!   [`header`], [`key`], [`envelope`], [`row`], [`segment`], [`snapshot`], [`catalogue`], [`retention`]
+//! - values: [`cause`], [`revision`], [`clock`], [`span`], [`timeline`], [`pin`], [`object_name`], [`own_keys`],
+//!   [`signing`], [`chain`], [`header`], [`key`], [`envelope`], [`row`], [`segment`], [`snapshot`], [`catalogue`], [`retention`]
 //! - ports: [`store`] (S3), [`database`] (SQLite), [`scratch`], [`cluster`] (the host's API), [`cost`], [`metrics`],
 //!   [`status`], [`progress`]
 //! - work: [`continuity`], [`keyring`], [`body`], [`capture`], [`files`], [`merge`], [`replicator`], [`restore`], [`ensure`]
@@ -37,6 +37,7 @@ pub mod listen;
 pub mod merge;
 pub mod metrics;
 pub mod object_name;
+pub mod own_keys;
 pub mod pin;
 pub mod progress;
 pub mod replicator;

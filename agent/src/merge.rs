@@ -77,8 +77,8 @@ pub struct Merger {
     kept: VecDeque<Kept>,
     /// Replaced and not yet deleted.
     replaced: Vec<String>,
-    /// The store refuses to delete: a policy that only lets objects be added. Told once.
-    append_only: bool,
+    /// The store has refused to delete, which is told once.
+    refused: bool,
 }
 
 impl Merger {
@@ -149,13 +149,17 @@ impl Merger {
     async fn delete_replaced<S: Store + Clone>(&mut self, capture: &Capture<S>) -> Result<(), StoreError> {
         while let Some(key) = self.replaced.last() {
             match capture.store.delete(key).await {
-                Err(StoreError::Refused { .. }) if self.append_only => {}
+                // A policy that only lets objects be added: the rest need not be asked for. The next merge asks again,
+                // for a refusal may also be that of a key that was just rotated.
                 Err(error @ StoreError::Refused { .. }) => {
-                    tracing::info!(%error, "merged segments stay beside what they replace");
-                    self.append_only = true;
+                    if !self.refused {
+                        tracing::info!(%error, "merged segments stay beside what they replace");
+                    }
+                    self.refused = true;
+                    self.replaced.clear();
+                    return Ok(());
                 }
-                Err(error) => return Err(error),
-                Ok(()) => {}
+                deleted => deleted?,
             }
             self.replaced.pop();
         }

@@ -14,301 +14,27 @@
 
 mod support;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use rusqlite::{Connection, params_from_iter};
-use support::memory_store::{Faults, MemoryStore};
+use rusqlite::Connection;
 use support::model::{self, History, State};
 use support::random::Random;
+use support::way::Way;
+use support::world::World;
 use tempfile::TempDir;
-use tokio_util::sync::CancellationToken;
-use vcluster_backup::capture::{Capture, OwnKeys};
-use vcluster_backup::catalogue::{Catalogue, Segment};
-use vcluster_backup::chain::Chain;
-use vcluster_backup::clock::{Clock, Moment};
-use vcluster_backup::database::{Database, SharedDatabase};
-use vcluster_backup::envelope::OpenError;
-use vcluster_backup::key::{Identities, Recipients};
-use vcluster_backup::merge::Merger;
-use vcluster_backup::object_name::{ObjectName, Prefix};
+use vcluster_backup::catalogue::Catalogue;
 use vcluster_backup::progress::Progress;
-use vcluster_backup::replicator::ReplicatorError;
-use vcluster_backup::replicator::log::{Log, Shipped};
-use vcluster_backup::restore::Keys;
 use vcluster_backup::restore::assembly::{OnDamage, assemble};
 use vcluster_backup::restore::plan::{Plan, Target, plan};
 use vcluster_backup::revision::Revision;
-use vcluster_backup::row::{self, Row};
-use vcluster_backup::segment::{self, Step};
-use vcluster_backup::snapshot;
-use vcluster_backup::store::Store as _;
-use vcluster_backup::timeline::Timeline;
 
 /// The issue is decided by numbers: so many revisions are restored at least.
 const RESTORE_POINTS: u64 = 100_000;
 
 /// One in so many is restored by the whole of `restore` as well.
 const WHOLE: u64 = 16;
-
-/// A database, a bucket, and the agent between them.
-struct World {
-    folder: TempDir,
-    random: Random,
-    store: MemoryStore,
-    history: History,
-    now: &'static AtomicI64,
-    identity: age::x25519::Identity,
-    agent: Option<Agent>,
-    /// What a client would see at each revision.
-    states: BTreeMap<i64, State>,
-    /// What the agent has shipped: these revisions of these timelines must come back.
-    shipped: BTreeMap<Timeline, (i64, i64)>,
-    /// When a revision was the newest: from the first moment to the last, both before the next write.
-    seen: Vec<(Moment, i64)>,
-}
-
-/// What a crash takes away.
-struct Agent {
-    log: Log<MemoryStore>,
-    merger: Merger,
-    database: SharedDatabase,
-}
-
-impl World {
-    fn new(seed: u64) -> Self {
-        let mut random = Random::new(seed);
-        let folder = tempfile::tempdir().unwrap();
-        let history = History::create(&folder.path().join("state.db"), random.number());
-        let now: &'static AtomicI64 = Box::leak(Box::new(AtomicI64::new(1_790_000_000_000)));
-        Self {
-            folder,
-            store: MemoryStore::new(Faults::NONE, random.fork()),
-            random,
-            history,
-            now,
-            identity: age::x25519::Identity::generate(),
-            agent: None,
-            states: BTreeMap::new(),
-            shipped: BTreeMap::new(),
-            seen: Vec::new(),
-        }
-    }
-
-    fn moment(&self) -> Moment {
-        Moment::from_millis(self.now.load(Ordering::SeqCst))
-    }
-
-    fn pass(&self, millis: i64) {
-        self.now.fetch_add(millis, Ordering::SeqCst);
-    }
-
-    fn write(&mut self) {
-        use model::Step::{Compacted, Created, Deleted, Nothing, Recreated, Updated};
-        match self.history.step() {
-            Created(revision) | Updated(revision) | Deleted(revision) | Recreated(revision) => {
-                self.states.insert(revision, self.history.state());
-                self.seen.push((self.moment(), revision));
-            }
-            Compacted(_) | Nothing => {}
-        }
-    }
-
-    fn start_agent(&mut self) -> Agent {
-        let now = self.now;
-        let clock: &'static _ = Box::leak(Box::new(move || Moment::from_millis(now.load(Ordering::SeqCst))));
-        let capture = Capture {
-            store: self.store.clone(),
-            prefix: Prefix::new("p"),
-            recipients: Recipients::parse(&[self.identity.to_public().to_string()]).unwrap(),
-            signing_key: None,
-            owner: None,
-            clock: Clock::new(clock),
-            metrics: None,
-            watched: false,
-            own_keys: OwnKeys::default(),
-        };
-        let database = Database::open(&self.folder.path().join("state.db"), Arc::new(|_| {})).unwrap();
-        Agent { log: Log::new(capture), merger: Merger::default(), database: Arc::new(Mutex::new(database)) }
-    }
-
-    /// One turn of the agent, as the replicator does it; a failure leaves the rest for the next.
-    async fn turn(&mut self) {
-        let mut agent = match self.agent.take() {
-            Some(agent) => agent,
-            None => self.start_agent(),
-        };
-        match self.ship(&mut agent).await {
-            Err(ReplicatorError::AnotherWriter(key)) => panic!("alone, it found another writer: {key}"),
-            Err(_) if self.store.is_crashed() => {
-                self.store.revive();
-                // Whatever was on its way arrives or not, but before the process is started again.
-                self.store.settle();
-            }
-            Ok(()) | Err(_) => self.agent = Some(agent),
-        }
-    }
-
-    async fn ship(&mut self, agent: &mut Agent) -> Result<(), ReplicatorError> {
-        if agent.log.standing().is_none() && agent.log.resume(&agent.database).await?.is_none() {
-            let published = agent.log.begin(&agent.database).await?;
-            let revision = published.point.revision.to_sql();
-            self.shipped.insert(published.timeline, (revision, revision));
-        }
-        loop {
-            let shipped = agent.log.ship(&agent.database).await?;
-            let Some(standing) = agent.log.standing() else { return Ok(()) };
-            let end = standing.end.unwrap().0.revision.to_sql();
-            // One that was resumed may have been begun by an agent that never heard that it was.
-            self.shipped.entry(standing.timeline).or_insert((end, end)).1 = end;
-            match shipped {
-                Shipped::Nothing | Shipped::Broken => break,
-                Shipped::Segment { name, body, .. } => agent.merger.keep(name, *body),
-            }
-        }
-        if self.random.happens(60) {
-            let standing = agent.log.standing().unwrap();
-            let link = standing.end.map(|(link, _)| link);
-            let (timeline, cancel) = (standing.timeline, CancellationToken::new());
-            let capture = &agent.log.capture;
-            capture.snapshot(&agent.database, timeline, link, Some(standing.captured), &cancel).await?;
-        }
-        if self.random.happens(300) {
-            agent.log.look_for_another().await?;
-        }
-        while self.random.happens(600) {
-            // A failed merge loses nothing; that is the point.
-            let _ = agent.merger.merge(&agent.log.capture, self.moment()).await;
-        }
-        Ok(())
-    }
-
-    /// A whole history.
-    async fn live(&mut self) {
-        let steps = 200 + self.random.below(500);
-        let mut away = 0_usize;
-        for _ in 0..steps {
-            let longest = if self.random.happens(30) { 400_000 } else { 3_000 };
-            let pause = 1 + self.random.below(longest);
-            self.pass(i64::try_from(pause).unwrap());
-            if self.random.happens(5) {
-                // Someone sets the clock.
-                let jump = self.random.below(7_200_000);
-                self.pass(i64::try_from(jump).unwrap() - 3_600_000);
-                self.seen.clear();
-            }
-            self.write();
-            if self.random.happens(10) {
-                away = self.random.below(60);
-            }
-            if self.random.happens(20) {
-                let faults = if self.random.happens(500) { Faults::MANY } else { Faults::NONE };
-                self.store.set_faults(faults);
-            }
-            if self.random.happens(15) {
-                let n = 1 + self.random.below(6);
-                if self.random.happens(500) { self.store.crash_after(n) } else { self.store.crash_during(n) }
-            }
-            away = away.saturating_sub(1);
-            if away == 0 && self.random.happens(250) {
-                self.pass(1);
-                self.turn().await;
-            }
-        }
-        // The last turns are undisturbed: one may find that the log is broken, and the next begins another.
-        self.store.set_faults(Faults::NONE);
-        self.store.revive();
-        self.store.settle();
-        self.turn().await;
-        self.turn().await;
-    }
-
-    fn catalogue(&self) -> Catalogue {
-        let listed = futures::executor::block_on(self.store.copy().list("p/", None)).unwrap();
-        Catalogue::new(&Prefix::new("p"), &listed)
-    }
-
-    fn keys(&self) -> Keys {
-        Keys { identities: Arc::new(Identities::from(vec![self.identity.clone()])), signer: None }
-    }
-}
-
-/// A database on its way through the revisions after one snapshot.
-struct Way {
-    base: ObjectName,
-    file: TempDir,
-    connection: Connection,
-    reached: Revision,
-    /// The chain at each revision since.
-    links: HashMap<Revision, Chain>,
-    taken: BTreeSet<String>,
-    ahead: BTreeMap<Revision, Row>,
-}
-
-impl Way {
-    fn begin(world: &World, plan: &Plan) -> Self {
-        let file = tempfile::tempdir().unwrap();
-        let path = file.path().join("state.db");
-        let mut out = std::fs::File::create(&path).unwrap();
-        let object = world.store.object(&plan.snapshot.1.key).unwrap();
-        let base = plan.snapshot_name();
-        let (header, _) =
-            snapshot::open(&base, &object[..], &world.keys().identities, None, &mut out).unwrap();
-        let chain = header.parent.unwrap_or_else(|| Chain::begin(&header.encode()));
-        let connection = Connection::open(&path).unwrap();
-        connection.pragma_update(None, "synchronous", "OFF").unwrap();
-        connection.pragma_update(None, "journal_mode", "OFF").unwrap();
-        let reached = plan.snapshot.0.revision;
-        let (links, taken, ahead) = (HashMap::from([(reached, chain)]), BTreeSet::new(), BTreeMap::new());
-        Self { base, file, connection, reached, links, taken, ahead }
-    }
-
-    /// Reads a segment of a plan, and holds it against the chain.
-    fn take(&mut self, world: &World, timeline: Timeline, segment: &Segment) {
-        if !self.taken.insert(segment.stored.key.clone()) {
-            return;
-        }
-        let object = world.store.object(&segment.stored.key).unwrap();
-        let (mut rows, mut linked) = (Vec::new(), false);
-        let known = &self.links;
-        let header = segment::read::<OpenError>(
-            &segment.name(timeline),
-            &object[..],
-            &world.keys().identities,
-            None,
-            &mut |step| {
-                if let Step::Row(row, chain) = step {
-                    if let Some(known) = known.get(&row.revision) {
-                        assert_eq!(*known, chain, "the chain differs at {}", row.revision);
-                        linked = true;
-                    }
-                    rows.push((row, chain));
-                }
-                Ok(())
-            },
-        );
-        let header = header.unwrap();
-        if let Some(known) = self.links.get(&segment.from) {
-            assert_eq!(header.parent, Some(*known), "{} names another parent", segment.stored.key);
-            linked = true;
-        }
-        assert!(linked, "{} leads on from nothing", segment.stored.key);
-        for (row, chain) in rows {
-            self.links.insert(row.revision, chain);
-            self.ahead.insert(row.revision, row);
-        }
-    }
-
-    fn go_to(&mut self, revision: Revision) {
-        let mut apply = self.connection.prepare_cached(row::APPLY).unwrap();
-        for (_, row) in self.ahead.range(self.reached.plus(1)..=revision) {
-            apply.execute(params_from_iter(&row.cells)).unwrap();
-        }
-        self.reached = self.reached.max(revision);
-    }
-}
 
 /// Fails with the keys that differ.
 #[track_caller]
@@ -353,9 +79,6 @@ async fn check(world: &World) -> u64 {
     }
     let newest = plan(&catalogue, &Target::Latest, None, "the bucket").unwrap();
     assert!(newest.point.revision.to_sql() >= world.history.revision(), "the last turns shipped everything");
-    if let Some(way) = way {
-        drop(way.file);
-    }
     check_rows(world, &newest).await;
     check_moments(world, &catalogue).await;
     count

@@ -17,7 +17,7 @@ use anyhow::Context as _;
 use clap::CommandFactory as _;
 
 use crate::args::{Cli, Command};
-use crate::capture::{Capture, OwnKeys, blocking};
+use crate::capture::{Capture, blocking};
 use crate::catalogue::Catalogue;
 use crate::clock::Clock;
 use crate::error::{Exit, VerbError};
@@ -25,6 +25,7 @@ use crate::key::{Identities, KeyError};
 use crate::keyring;
 use crate::metrics::Metrics;
 use crate::object_name::Prefix;
+use crate::own_keys::OwnKeys;
 use crate::progress::Progress;
 use crate::restore::assembly::AssemblyError;
 use crate::restore::plan::{Target, plan};

@@ -5,6 +5,8 @@
 pub mod memory_store;
 pub mod model;
 pub mod random;
+pub mod way;
+pub mod world;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
