@@ -255,7 +255,8 @@ impl<S: Store + Clone> Capture<S> {
         let header = self.header(content, body.timeline, body.captured, Some(body.parent.chain));
         let key = self.prefix.key(&header.object_name());
         self.own_keys.add(&key);
-        let metadata = self.metadata(Some(body.tip), Some(body.end.chain));
+        let mut metadata = self.metadata(Some(body.tip), Some(body.end.chain));
+        metadata.insert(continuity::WRITER.to_owned(), self.own_keys.writer());
         let mut lines = body.reader().map_err(scratch_error)?;
         let (recipients, signing_key) = (self.recipients.clone(), self.signing_key.clone());
         let seal = move |out: &mut PartWriter| {

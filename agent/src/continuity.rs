@@ -15,6 +15,8 @@ use crate::timeline::Timeline;
 
 /// Metadata key: the owner as headers write it.
 pub const OWNER: &str = "owner";
+/// Metadata key: the process that wrote a segment.
+pub const WRITER: &str = "writer";
 /// Metadata key: the digest of the newest row.
 const TIP: &str = "tip";
 /// Metadata key: the chain after that row.

@@ -1,13 +1,30 @@
-//! The **own keys** of a process: what tells its segments from those of another writer.
+//! The **own keys** of a writer: what tells its segments from those of another.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Keys of segments that this process has written, or tried to write: an answer may have been lost.
-#[derive(Clone, Default)]
-pub struct OwnKeys(Arc<Mutex<BTreeSet<String>>>);
+use ulid::Ulid;
+
+/// Keys of segments that this process has written, or tried to write: an answer may have been lost. And its name, which
+/// goes with each of them; names sort by birth.
+#[derive(Clone)]
+pub struct OwnKeys {
+    writer: Ulid,
+    keys: Arc<Mutex<BTreeSet<String>>>,
+}
+
+impl Default for OwnKeys {
+    fn default() -> Self {
+        Self { writer: Ulid::generate(), keys: Arc::default() }
+    }
+}
 
 impl OwnKeys {
+    /// The writer's name.
+    pub fn writer(&self) -> String {
+        self.writer.to_string()
+    }
+
     /// One more.
     pub fn add(&self, key: &str) {
         self.lock().insert(key.to_owned());
@@ -18,18 +35,12 @@ impl OwnKeys {
         self.lock().contains(key)
     }
 
-    /// Those that begin with this.
-    pub fn beginning_with(&self, prefix: &str) -> Vec<String> {
-        let keys = self.lock();
-        keys.range(prefix.to_owned()..).take_while(|key| key.starts_with(prefix)).cloned().collect()
-    }
-
     /// Forgets those in a folder that sort before `key`.
     pub fn forget_before(&self, folder: &str, key: &str) {
         self.lock().retain(|own| !own.starts_with(folder) || own.as_str() >= key);
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -20,7 +20,7 @@ use crate::signing::Digest;
 use crate::store::Store;
 use crate::timeline::Timeline;
 
-/// A writer that came second goes on until it looks, and its looks are ten seconds apart.
+/// A writer that came second goes on until it looks here, every twenty seconds.
 const LOSERS_TIME: Duration = Duration::from_secs(30);
 
 /// A timeline that ended so long before another's newest point was left behind by that.
@@ -84,8 +84,11 @@ pub struct Log<S> {
     doubted: Option<Standing>,
     /// The newest timeline that was seen: a new one must sort behind it.
     newest: Option<Timeline>,
-    /// Another writer was looked for up to this revision.
+    /// Another writer on this timeline was looked for up to this link.
     alone_until: Link,
+    /// A newer timeline was looked for when the log ended here.
+    newest_until: Link,
+    looks_for_newer: bool,
     /// Timelines that this process began, or tried to: an upload that seemed to fail may yet arrive.
     begun: Vec<Timeline>,
     /// Until then another writer that came second may go on.
@@ -102,6 +105,8 @@ impl<S: Store + Clone> Log<S> {
             doubted: None,
             newest: None,
             alone_until: nowhere,
+            newest_until: nowhere,
+            looks_for_newer: false,
             begun: Vec::new(),
             won_until: Instant::now(),
         }
@@ -234,39 +239,51 @@ impl<S: Store + Clone> Log<S> {
         Ok(Shipped::Segment { name, uploaded, body: Box::new(body), more })
     }
 
-    /// Looks for another writer since the last look, in one listing: a newer timeline means that this one was superseded,
-    /// by a restore or a copy of the database; a foreign segment on this one, that two go on from the same link. Then the
-    /// one whose segment was captured first stays, and the other stops: both see the same names and agree.
+    /// Looks for another writer: by turns on this timeline and for a newer one. Costs one request, and none if nothing was
+    /// shipped since.
     pub async fn look_for_another(&mut self) -> Result<(), ReplicatorError> {
         let Some(Standing { timeline, end: Some((end, _)), .. }) = self.standing else { return Ok(()) };
-        if end == self.alone_until {
-            return Ok(());
+        self.looks_for_newer = !self.looks_for_newer;
+        if self.looks_for_newer {
+            if end != self.newest_until {
+                self.look_for_newer(timeline).await?;
+                self.newest_until = end;
+            }
+        } else if end != self.alone_until {
+            self.look_for_foreign(timeline, end).await?;
         }
+        Ok(())
+    }
+
+    /// A newer timeline means that this one was superseded, by a restore or a copy of the database.
+    async fn look_for_newer(&self, timeline: Timeline) -> Result<(), ReplicatorError> {
+        let Capture { store, prefix, .. } = &self.capture;
+        // Behind all of this timeline's own.
+        let after = format!("{}{timeline}/~", prefix.folder());
+        let listed = store.list(&prefix.folder(), Some(&after)).await?;
+        let newer = listed.iter().map(|object| object.key.as_str()).find(|key| {
+            let other = ObjectName::parse(prefix, key).and_then(|name| name.timeline());
+            other.is_some_and(|other| other > timeline && !self.begun.contains(&other))
+        });
+        newer.map_or(Ok(()), |key| Err(ReplicatorError::AnotherWriter(key.to_owned())))
+    }
+
+    /// A foreign segment on this timeline means that two go on from the same link. The one that was started first stays,
+    /// and the other stops: both see the other's name and agree.
+    async fn look_for_foreign(&mut self, timeline: Timeline, end: Link) -> Result<(), ReplicatorError> {
         let Capture { store, prefix, own_keys, .. } = &self.capture;
         let log = format!("{}{timeline}/log/", prefix.folder());
         let begins = |revision: Revision| format!("{log}{revision:020}-");
-        let listed = store.list(&prefix.folder(), Some(&begins(self.alone_until.revision))).await?;
-        let segment = |key: &str| match ObjectName::parse(prefix, key) {
-            Some(ObjectName::Segment { from, captured, .. }) => Some((from, captured)),
-            _ => None,
-        };
-        let is_newer = |key: &&str| {
-            let other = ObjectName::parse(prefix, key).and_then(|name| name.timeline());
-            other.is_some_and(|other| other > timeline && !self.begun.contains(&other))
-        };
-        let mut keys = listed.iter().map(|object| object.key.as_str());
-        if let Some(newer) = keys.clone().find(is_newer) {
-            return Err(ReplicatorError::AnotherWriter(newer.to_owned()));
-        }
-        let foreign = keys.find_map(|key| {
-            let (from, captured) = segment(key).filter(|_| !own_keys.contains(key))?;
-            Some((key, from, captured))
+        let listed = store.list(&log, Some(&begins(self.alone_until.revision))).await?;
+        let foreign = listed.into_iter().map(|object| object.key).find(|key| {
+            matches!(ObjectName::parse(prefix, key), Some(ObjectName::Segment { .. }))
+                && !own_keys.contains(key)
         });
-        if let Some((key, from, captured)) = foreign.filter(|_| Instant::now() >= self.won_until) {
-            let own = own_keys.beginning_with(&begins(from));
-            let first = own.iter().filter_map(|own| Some((segment(own)?.1, own.as_str()))).min();
-            if first.is_none_or(|first| first > (captured, key)) {
-                return Err(ReplicatorError::AnotherWriter(key.to_owned()));
+        if let Some(key) = foreign.filter(|_| Instant::now() >= self.won_until) {
+            // One that was merged away meanwhile is found in what replaced it, at the next look.
+            let Some(metadata) = store.head(&key).await? else { return Ok(()) };
+            if metadata.get(continuity::WRITER).is_none_or(|writer| *writer < own_keys.writer()) {
+                return Err(ReplicatorError::AnotherWriter(key));
             }
             tracing::warn!(object = key, "another agent wrote here; it came second and must stop");
             self.won_until = Instant::now() + LOSERS_TIME;

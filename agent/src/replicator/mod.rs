@@ -52,7 +52,7 @@ const LAST_LOOKS: Duration = Duration::from_millis(100);
 /// No change older than this may be left when the grace is over: kine still runs then.
 const LAST_LAG: Duration = Duration::from_secs(2);
 
-/// How often another writer is looked for while segments are shipped: one request in so many seconds.
+/// How often another writer is looked for while segments are shipped: one request in so long.
 const LOOK_FOR_ANOTHER: Duration = Duration::from_secs(10);
 
 /// What may change while the replicator runs.
