@@ -46,8 +46,9 @@ async fn a_busy_cluster_costs_what_changes() -> Result<()> {
     println!("{count} writes in {seconds} s, values of {values} bytes: {cost}");
     println!("the WAL: {wal} bytes, {} times as many", wal / cost.bytes().max(1));
 
-    // A segment a second, a merge a minute; whether another agent writes is looked for every 10 s.
-    ensure!(cost.uploads() <= seconds + 10, "{} uploads", cost.uploads());
+    // A segment a second, two where the store is slow and the agent begins early; a merge a minute. Whether another agent
+    // writes is looked for every 10 s.
+    ensure!(cost.uploads() <= 2 * seconds + 10, "{} uploads", cost.uploads());
     ensure!(cost.count("list") <= seconds / 10 + 2, "{} lists", cost.count("list"));
     ensure!(!cost.uploaded.contains_key("snapshot"), "a snapshot more");
     ensure!(cost.bytes() > 0 && cost.bytes() < 3 * values as u64, "{} bytes uploaded", cost.bytes());
