@@ -22,6 +22,10 @@ use crate::store::{Store, StoreError};
 const TIERS: [Duration; 4] =
     [Duration::from_mins(1), Duration::from_mins(10), Duration::from_hours(1), Duration::from_hours(24)];
 
+/// Fewer are left for the next tier: of the two or three that an idle control plane ships in a minute, a merge would cost
+/// more requests than it saves.
+const FEWEST: [usize; 4] = [4, 2, 2, 2];
+
 /// A segment grows by merging up to this many bytes: a larger object saves no request worth having.
 const LARGEST: u64 = 32 << 20;
 
@@ -133,10 +137,10 @@ impl Merger {
             loop {
                 let shapes: Vec<Shape> = self.kept.iter().map(Kept::shape).collect();
                 let Some(range) = group(&shapes, tier, length, now) else { break };
-                if range.len() > 1 {
+                if range.len() >= FEWEST[tier] {
                     return Some((range, tier));
                 }
-                // Alone in its time: nothing to merge with, and one tier further.
+                // Too few in their time: one tier further.
                 for kept in self.kept.range_mut(range) {
                     kept.tier = tier + 1;
                 }

@@ -55,6 +55,9 @@ const LAST_LAG: Duration = Duration::from_secs(2);
 /// How often another writer is looked for while segments are shipped: one request in so long.
 const LOOK_FOR_ANOTHER: Duration = Duration::from_secs(10);
 
+/// The same while leases and events alone were shipped: an idle control plane pays for little else.
+const LOOK_FOR_ANOTHER_IDLY: Duration = Duration::from_mins(5);
+
 /// What may change while the replicator runs.
 #[derive(Clone)]
 pub struct Rhythm {
@@ -135,6 +138,8 @@ pub struct Replicator<S> {
     beside: Beside,
     pinned: Vec<PinName>,
     looked_for_another: Instant,
+    /// Something else than leases and events was shipped since.
+    was_busy: bool,
     /// Since when the database holds what only a snapshot will ship: because a timeline is to be begun, or because it has
     /// no log.
     without_log: Option<Instant>,
@@ -179,6 +184,7 @@ impl<S: Store + Clone> Replicator<S> {
             beside: Beside::new(included),
             pinned: Vec::new(),
             looked_for_another: Instant::now(),
+            was_busy: false,
             without_log: None,
             haste: Haste::None,
         };
@@ -294,9 +300,10 @@ impl<S: Store + Clone> Replicator<S> {
                 self.report.files(&key, bytes);
             }
         }
-        if self.looked_for_another.elapsed() >= LOOK_FOR_ANOTHER {
+        let rest = if self.was_busy { LOOK_FOR_ANOTHER } else { LOOK_FOR_ANOTHER_IDLY };
+        if self.looked_for_another.elapsed() >= rest {
             self.log.look_for_another().await?;
-            self.looked_for_another = Instant::now();
+            (self.looked_for_another, self.was_busy) = (Instant::now(), false);
         }
         let due_within = if standing.end.is_some() { rhythm.idle_interval } else { rhythm.snapshot_interval };
         let limit = 2 * due_within + Duration::from_mins(1);
@@ -353,6 +360,7 @@ impl<S: Store + Clone> Replicator<S> {
 
     /// Ships all that is new.
     async fn ship(&mut self, database: &SharedDatabase) -> Result<(), ReplicatorError> {
+        self.was_busy |= self.schedule.is_busy();
         loop {
             let began = Instant::now();
             let shipped = self.log.ship(database).await;

@@ -49,6 +49,11 @@ impl Schedule {
         self.pending = Some(Pending { since, idle_until });
     }
 
+    /// Whether something else than leases and events is pending.
+    pub fn is_busy(&self) -> bool {
+        self.pending.is_some_and(|pending| pending.idle_until.is_none())
+    }
+
     /// Whether it is to be shipped now. What a user did goes at once, but no two captures come closer than a sync
     /// interval less what the next will take: so each change is in the bucket within the interval.
     pub fn is_due(&self, now: Instant, sync_interval: Duration, idle_interval: Duration) -> bool {
