@@ -8,19 +8,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
-use support::{BUCKET, Bench, finish, get};
+use support::{BUCKET, Bench, finish, get, until};
 use vcluster_backup_tests::kine_shaped::{self, Load};
 use vcluster_backup_tests::process::Process;
 use vcluster_backup_tests::s3::Fault;
-
-/// Waits until the condition holds.
-async fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let begin = Instant::now();
-    while !condition() {
-        assert!(begin.elapsed() < Duration::from_secs(30), "not {what} within 30 s");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
 
 /// Every acknowledged write in `expected` is in the database with its revision, name and value.
 #[track_caller]

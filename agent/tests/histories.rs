@@ -168,6 +168,8 @@ async fn two_writers(seed: u64) -> u64 {
     first.turn().await;
     let mut second = fork(&first, seed + 1);
     // The second starts before the first goes on, so that both go on from the same link.
+    // Opened while it is written, as a sidecar finds it.
+    second.write();
     let mut agents = [first.agent.take().unwrap(), second.start_agent()];
     agents[1].log.resume(&agents[1].database).await.unwrap().unwrap();
     for _ in 0..30 {

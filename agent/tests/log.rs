@@ -8,19 +8,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use support::{BUCKET, Bench, get};
+use support::{BUCKET, Bench, get, until};
 use vcluster_backup_tests::kine_shaped::{self, Load, Row};
 use vcluster_backup_tests::process::Process;
 use vcluster_backup_tests::s3::Fault;
-
-/// Waits until the condition holds.
-async fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let begin = Instant::now();
-    while !condition() {
-        assert!(begin.elapsed() < Duration::from_secs(30), "not {what} within 30 s");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
 
 fn keys(bench: &Bench, folder: &str) -> Vec<String> {
     let keys = bench.s3.keys(BUCKET).unwrap_or_default();
@@ -318,6 +309,13 @@ async fn of_two_writers_one_stops() {
     let (restored, expected) =
         (kine_shaped::rows(&bench.path("out.db")).unwrap(), kine_shaped::rows(&path).unwrap());
     assert_eq!(restored, expected, "the history of the one that went on, up to {last}");
+    // It ran long enough to say what a day costs.
+    let listed = bench.run(&["list", "--json"]).await.ended(0).json();
+    let cost = &listed["timelines"][0]["cost"];
+    assert!(
+        cost["requestsPerDay"].as_u64() > Some(0) && cost["observedSeconds"].as_u64() >= Some(10),
+        "{listed}"
+    );
 }
 
 /// The answer to an upload is lost, it is sent again and refused, and whose the object is cannot be asked.

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 /// kine's schema (pkg/drivers/sqlite/sqlite.go).
-const SCHEMA: &str = "
+pub const SCHEMA: &str = "
 CREATE TABLE kine (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT, created INTEGER, deleted INTEGER,
   create_revision INTEGER, prev_revision INTEGER, lease INTEGER, value BLOB, old_value BLOB);
 CREATE INDEX kine_name_index ON kine (name);
@@ -24,7 +24,7 @@ INSERT INTO kine (name, created, deleted, create_revision, prev_revision, lease,
   VALUES ('compact_rev_key', 1, 0, 0, 0, 0, x'');";
 
 /// kine's compaction of the rows superseded at or below a revision (pkg/drivers/generic).
-const COMPACT: &str = "
+pub const COMPACT: &str = "
 DELETE FROM kine AS kv WHERE kv.id IN (
   SELECT kp.prev_revision FROM kine AS kp
     WHERE kp.name != 'compact_rev_key' AND kp.prev_revision != 0 AND kp.id <= ?1

@@ -64,20 +64,16 @@ pub fn copy(
     go_on: &dyn Fn() -> bool,
 ) -> Result<Copied, DatabaseError> {
     let kind = lock(database).kind();
-    let copied = match kind {
-        DatabaseKind::Kine => copy_kine(database, scratch, since, go_on)?,
+    match kind {
+        DatabaseKind::Kine => copy_kine(database, scratch, since, go_on),
         DatabaseKind::Generic => {
-            lock(database).copy_generic(scratch)?;
+            let database = lock(database);
+            database.copy_generic(scratch)?;
             let taken = Instant::now();
-            Copied { revision: Revision::ZERO, kind, tip: None, chain: None, taken }
+            database.check_untorn()?;
+            Ok(Copied { revision: Revision::ZERO, kind, tip: None, chain: None, taken })
         }
-    };
-    let database = lock(database);
-    if database.immutable && !database.is_current() {
-        // Someone wrote to it meanwhile: what was read without locks may be torn.
-        return Err(DatabaseError::Restless(database.path.clone()));
     }
-    Ok(copied)
 }
 
 fn copy_kine(

@@ -26,7 +26,7 @@ const IDLE: [&[u8]; 4] =
 pub enum News {
     /// Leases and events alone, up to this revision.
     Idle(Revision),
-    /// Something else.
+    /// Something else, or so much that it is not looked through.
     Busy,
 }
 
@@ -50,10 +50,11 @@ impl Database {
         self.read(|connection| {
             let mut statement = connection.prepare_cached(NAMES_AFTER)?;
             let mut found = statement.query([revision.to_sql()])?;
-            let mut newest = revision;
+            let (mut newest, began) = (revision, Instant::now());
             while let Some(row) = found.next()? {
                 let name = row.get_ref(1)?.as_bytes().unwrap_or_default();
-                if !IDLE.iter().any(|prefix| name.starts_with(prefix)) {
+                let is_idle = IDLE.iter().any(|prefix| name.starts_with(prefix));
+                if !is_idle || began.elapsed() > RANGE_TIME {
                     return Ok(News::Busy);
                 }
                 newest = Revision::from_sql(row.get(0)?);

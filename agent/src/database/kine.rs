@@ -20,7 +20,7 @@ pub(super) const GAP_AFTER: &str =
 
 /// The highest revision that was ever given out. `max(id)` alone may be lower: compaction drops the row of a key that was
 /// deleted last, and what the database then holds is the state after that.
-pub(super) const LIVE_REVISION: &str = "SELECT max((SELECT coalesce(max(id), 0) FROM kine),
+pub const LIVE_REVISION: &str = "SELECT max((SELECT coalesce(max(id), 0) FROM kine),
                 (SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'kine'))";
 
 /// The newest row at or below a revision.

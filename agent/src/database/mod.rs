@@ -25,7 +25,7 @@ use crate::header::DatabaseKind;
 
 pub use copy::{Copied, copy};
 pub use feed::{Feed, News};
-pub use kine::Position;
+pub use kine::{LIVE_REVISION, Position};
 
 /// First bytes of every SQLite file (sqlite.org/fileformat2.html §1.3).
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
@@ -207,7 +207,17 @@ impl Database {
             Ok(value)
         });
         (self.observer)(began.elapsed());
-        result.map_err(|source| DatabaseError::Sqlite { path: self.path.clone(), source })
+        let value = result.map_err(|source| DatabaseError::Sqlite { path: self.path.clone(), source });
+        self.check_untorn()?;
+        value
+    }
+
+    /// What was read without locks may be torn if someone has written meanwhile: it does not count then.
+    fn check_untorn(&self) -> Result<(), DatabaseError> {
+        if self.immutable && !self.is_current() {
+            return Err(DatabaseError::Restless(self.path.clone()));
+        }
+        Ok(())
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use rusqlite::{Connection, OpenFlags};
 
 use super::assembly::AssemblyError;
+use crate::database::LIVE_REVISION;
 use crate::revision::Revision;
 
 /// How far above the highest revision ever seen a restored database goes on, so that no watch sees time run
@@ -14,10 +15,6 @@ const REVISION_BUMP: u64 = 1000;
 /// No cluster writes so much between a backup and its restore (a million writes a second for twelve days), and after
 /// a higher number kine soon had none left: names in a bucket are not signed.
 const LARGEST_JUMP: u64 = 1 << 40;
-
-/// The newest revision; the row of a key that was deleted last may be compacted away.
-const NEWEST: &str = "SELECT max((SELECT coalesce(max(id), 0) FROM kine),
-                                 (SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'kine'))";
 
 /// Checks the database and lifts its revision above `highest`. `promised` is the revision that it must end at;
 /// `None` if nothing promises one. Returns the revision that kine goes on from; `None` for a database that is not
@@ -33,7 +30,7 @@ pub(super) fn check_and_bump(
     if !is_kine {
         return Ok(None);
     }
-    let newest: i64 = connection.query_row(NEWEST, [], |row| row.get(0)).map_err(sqlite)?;
+    let newest: i64 = connection.query_row(LIVE_REVISION, [], |row| row.get(0)).map_err(sqlite)?;
     let newest = Revision::from_sql(newest);
     if let Some(promised) = promised.filter(|promised| *promised != newest) {
         let problem = format!("its newest revision is {newest}, not {promised}");

@@ -10,6 +10,7 @@ pub mod world;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use vcluster_backup_tests::s3::{ACCESS_KEY, S3, SECRET_KEY};
@@ -116,6 +117,15 @@ impl Bench {
         let mut args = vec!["restore", "--output", name, "--identity-file", "key.txt"];
         args.extend_from_slice(more);
         self.run(&args).await
+    }
+}
+
+/// Waits until the condition holds.
+pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !condition() {
+        assert!(begin.elapsed() < Duration::from_secs(30), "not {what} within 30 s");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

@@ -8,31 +8,14 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::random::Random;
+use vcluster_backup_tests::kine_shaped::{COMPACT, SCHEMA};
 
-/// kine's schema (pkg/drivers/sqlite/sqlite.go).
-const SCHEMA: &str = "
-CREATE TABLE kine (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT, created INTEGER, deleted INTEGER,
-  create_revision INTEGER, prev_revision INTEGER, lease INTEGER, value BLOB, old_value BLOB);
-CREATE INDEX kine_name_index ON kine (name);
-CREATE INDEX kine_name_id_index ON kine (name,id);
-CREATE INDEX kine_id_deleted_index ON kine (id,deleted);
-CREATE INDEX kine_prev_revision_index ON kine (prev_revision);
-CREATE UNIQUE INDEX kine_name_prev_revision_uindex ON kine (name, prev_revision);
-INSERT INTO kine (name, created, deleted, create_revision, prev_revision, lease, value)
-  VALUES ('compact_rev_key', 1, 0, 0, 0, 0, x'');";
+use super::random::Random;
 
 /// kine's insert: the old value is the one of the row before.
 const INSERT: &str = "
 INSERT INTO kine (name, created, deleted, create_revision, prev_revision, lease, value, old_value)
   SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, (SELECT value FROM kine WHERE id = ?5)";
-
-/// kine's compaction of the rows superseded at or below a revision (pkg/drivers/generic).
-const COMPACT: &str = "
-DELETE FROM kine AS kv WHERE kv.id IN (
-  SELECT kp.prev_revision FROM kine AS kp
-    WHERE kp.name != 'compact_rev_key' AND kp.prev_revision != 0 AND kp.id <= ?1
-  UNION SELECT kd.id FROM kine AS kd WHERE kd.deleted != 0 AND kd.id <= ?1)";
 
 /// The row with the highest revision speaks for its key: beside max(), SQLite takes the other columns from that row.
 const STATE: &str = "
