@@ -197,7 +197,9 @@ fn reach(timeline: Timeline, history: &History, target: &Target, highest_revisio
     let mut snapshots = history.snapshots.iter().rev();
     let snapshot = snapshots.find(|((revision, captured), _)| reachable((*revision, *captured)))?;
     let plan = route(timeline, history, owned(snapshot), limit, highest_revision);
-    let reached = limit.revision().is_none_or(|limit| plan.point.revision >= limit);
+    // Where two writers went on from the same point, what only the other had written lies on no history that went on.
+    let end = history.newest()?.revision.min(plan.point.revision);
+    let reached = limit.revision().is_none_or(|limit| end >= limit);
     reached.then_some(plan)
 }
 
@@ -314,6 +316,7 @@ mod tests {
         let plan = plan(&catalogue, &Target::Latest, None, "here").unwrap();
         assert_eq!(plan.limit, Limit::Revision(20.into()));
         assert_eq!(plan.fork().map(|segment| segment.to), Some(20.into()));
+        assert!(planned(&catalogue, &Target::Revision(21.into())).is_none(), "only the other wrote it");
     }
 
     #[test]
