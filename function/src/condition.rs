@@ -18,20 +18,26 @@ pub enum Kind {
     ClusterReady,
     /// The agent's captures arrive.
     BackupHealthy,
+    /// A restore was tried out, not too long ago.
+    BackupVerified,
     /// The restore that was asked for is done.
     Restored,
+    /// The vcluster is known to Rancher.
+    ClusterRegistered,
 }
 
 impl Kind {
     /// All of them, in the order in which they are reported.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::CredentialsReady,
         Self::KeySealed,
         Self::KeyEscrowed,
         Self::StorageReady,
         Self::ClusterReady,
         Self::BackupHealthy,
+        Self::BackupVerified,
         Self::Restored,
+        Self::ClusterRegistered,
     ];
 }
 
@@ -158,7 +164,9 @@ mod tests {
                 "StorageReady",
                 "ClusterReady",
                 "BackupHealthy",
-                "Restored"
+                "BackupVerified",
+                "Restored",
+                "ClusterRegistered",
             ]
         );
     }

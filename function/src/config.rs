@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::names::Place;
 use crate::restore::Restore;
-use crate::xr::{Adopt, Spec, When};
+use crate::spec::{Adopt, Spec, When};
 
 /// The file, sorted by key.
 fn file(spec: &Spec, restore: Option<&Restore>) -> String {

@@ -35,6 +35,7 @@ pub mod restore;
 pub mod server;
 pub mod sidecar;
 pub mod span;
+pub mod spec;
 pub mod status;
 pub mod storage;
 pub mod subject;

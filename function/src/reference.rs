@@ -42,3 +42,11 @@ impl SecretRef {
             .map_or(Ok(()), |namespace| check::label(&format!("{field}.namespace"), namespace))
     }
 }
+
+/// A Secret beside the claim or XR: it names no namespace, for the function's rights are not the user's.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LocalSecretRef {
+    /// Name.
+    pub name: String,
+}

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::check;
 use crate::fatal::{Fatal, unsupported};
+use crate::reference::LocalSecretRef;
 
 /// What the user asks for.
 #[derive(Debug, Clone, Deserialize)]
@@ -32,17 +33,10 @@ pub struct Restore {
 #[allow(missing_docs)]
 pub struct Source {
     pub name: Option<String>,
+    pub namespace: Option<String>,
     pub bucket: Option<String>,
     pub prefix: Option<String>,
-    pub secret_ref: Option<SourceSecret>,
-}
-
-/// A Secret beside the claim: no namespace, the function's rights are not the user's.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[allow(missing_docs)]
-pub struct SourceSecret {
-    pub name: String,
+    pub secret_ref: Option<LocalSecretRef>,
 }
 
 impl Restore {

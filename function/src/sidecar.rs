@@ -5,7 +5,8 @@
 use serde_json::{Map, Value, json};
 
 use crate::chart::Distro;
-use crate::input::{Agent, Storage};
+use crate::input::Agent;
+use crate::input::storage::Storage;
 use crate::names::Names;
 use crate::object::{at, text};
 use crate::storage::Access;

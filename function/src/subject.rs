@@ -3,13 +3,15 @@
 use serde_json::{Map, Value, json};
 
 use crate::fatal::Fatal;
-use crate::input::{Input, Keeping, Provisioner};
+use crate::input::storage::Provisioner;
+use crate::input::{Input, Keeping};
 use crate::names::{Names, Place, key};
 use crate::object::{at, text};
 use crate::reference::{ProviderConfigKind, ProviderConfigRef, SecretRef};
 use crate::request::Request;
 use crate::restore::Restore;
-use crate::xr::{DeletionPolicy, Flavour, Xr};
+use crate::spec::DeletionPolicy;
+use crate::xr::{Flavour, Xr};
 
 /// What is to become of the backup's resources.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

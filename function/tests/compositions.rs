@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use function_vcluster_backup::function::run;
 use function_vcluster_backup::object;
-use function_vcluster_backup::xr::Spec;
+use function_vcluster_backup::spec::Spec;
 use ring::test::rand::FixedByteRandom;
 use serde_json::{Map, Value, json};
 use vcluster_backup_proto::v1::{Resource, RunFunctionRequest, State};

@@ -5,7 +5,7 @@ use crate::condition::{Condition, Kind, Reason};
 use crate::fatal::Fatal;
 use crate::input::Input;
 use crate::recipient::Recipient;
-use crate::xr::Spec;
+use crate::spec::Spec;
 
 /// Tells who can; refuses if somebody must and nobody does. `own` is the cluster's recipient, which dies with
 /// it and does not count.

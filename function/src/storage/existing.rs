@@ -5,7 +5,7 @@ use zeroize::Zeroizing;
 use super::{Access, Step};
 use crate::condition::{Kind, Reason};
 use crate::fatal::Fatal;
-use crate::input::Existing;
+use crate::input::storage::Existing;
 use crate::names::{key, required};
 use crate::object::entry;
 use crate::subject::Subject;

@@ -5,7 +5,7 @@ pub mod provider_minio;
 
 use crate::condition::{Condition, Kind, Reason};
 use crate::fatal::Fatal;
-use crate::input::Provisioner;
+use crate::input::storage::Provisioner;
 use crate::names::required;
 use crate::object::entry;
 use crate::request::Required;

@@ -17,8 +17,9 @@ use crate::names::key;
 use crate::object::at;
 use crate::reference::ProviderConfigKind;
 use crate::response::Response;
+use crate::spec::DeletionPolicy;
 use crate::subject::{Subject, Wanted};
-use crate::xr::{DeletionPolicy, Flavour};
+use crate::xr::Flavour;
 
 /// All but deleting (Crossplane's words for what namespaced resources have instead of `deletionPolicy`).
 const ORPHAN: [&str; 4] = ["Observe", "Create", "Update", "LateInitialize"];

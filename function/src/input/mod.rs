@@ -1,18 +1,21 @@
 //! The function's **Input**: what the platform team decides, once, in the Composition. Strict: a field that
 //! nobody knows is refused with its path.
 
+pub mod storage;
+
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::check;
 use crate::condition::{Kind, Reason};
-use crate::fatal::{Fatal, unsupported};
+use crate::fatal::Fatal;
 use crate::glob;
 use crate::policy::Policy;
 use crate::recipient::Recipient;
 use crate::reference::{ProviderConfigRef, SecretRef};
 use crate::span::Span;
 use crate::typed;
+use storage::Storage;
 
 /// The platform's decisions.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -28,7 +31,7 @@ pub struct Input {
     pub storage: Storage,
     /// Who can read them.
     pub encryption: Encryption,
-    /// Rancher; parsed, so that one Input serves later versions too.
+    /// Rancher.
     pub rancher: Option<Rancher>,
     /// What a claim may not do.
     pub policy: Policy,
@@ -50,6 +53,8 @@ pub struct Chart {
     pub pull_secret_ref: Option<SecretRef>,
     /// Values under the user's.
     pub values: Map<String, Value>,
+    /// It takes a top-level `sidecarContainer`, as the seed's patched chart up to 0.19 does.
+    pub sidecar_container: bool,
 }
 
 impl Default for Chart {
@@ -60,6 +65,7 @@ impl Default for Chart {
             version: "0.36.1".into(),
             pull_secret_ref: None,
             values: Map::new(),
+            sidecar_container: false,
         }
     }
 }
@@ -111,79 +117,6 @@ pub struct Helm {
     pub allowed_namespaces: Vec<String>,
 }
 
-/// Where backups go.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Storage {
-    /// S3 server, as `https://host:port`.
-    pub endpoint: String,
-    /// Region that requests are signed for.
-    pub region: Option<String>,
-    /// Secret with `ca.crt`, trusted beside the system's certificates.
-    pub ca_secret_ref: Option<SecretRef>,
-    /// Does not check the server's certificate.
-    pub insecure: bool,
-    /// Who makes bucket and user.
-    pub provisioner: Provisioner,
-    /// Settings of `ProviderMinio`.
-    pub provider_minio: ProviderMinio,
-    /// Settings of `S3Register`.
-    pub s3_register: Option<S3Register>,
-    /// Settings of `Existing`.
-    pub existing: Option<Existing>,
-}
-
-impl Storage {
-    /// The region, `us-east-1` if none is named.
-    pub fn region(&self) -> &str {
-        self.region.as_deref().unwrap_or("us-east-1")
-    }
-}
-
-/// Who makes bucket and user.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-pub enum Provisioner {
-    /// provider-minio.
-    #[default]
-    ProviderMinio,
-    /// The s3-register chart.
-    S3Register,
-    /// Nobody: they are there.
-    Existing,
-}
-
-/// Settings of `ProviderMinio`.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct ProviderMinio {
-    /// Its configuration.
-    pub provider_config_ref: Option<ProviderConfigRef>,
-}
-
-/// Settings of `S3Register`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct S3Register {
-    /// The chart.
-    #[serde(default)]
-    pub chart: Value,
-    /// Secret of the server's administrator.
-    pub admin_secret_ref: Option<SecretRef>,
-}
-
-/// Settings of `Existing`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Existing {
-    /// The bucket.
-    pub bucket: String,
-    /// Folder in the bucket, above each cluster's own.
-    #[serde(default)]
-    pub prefix: String,
-    /// Secret with `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`.
-    pub secret_ref: SecretRef,
-}
-
 /// Who can read the backups.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -218,12 +151,63 @@ pub enum Keeping {
     InNamespace,
 }
 
-/// Rancher.
+/// Rancher, by provider-kubernetes.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Rancher {
+    /// provider-kubernetes' configuration for Rancher's own cluster.
+    pub provider_config_ref: Option<ProviderConfigRef>,
+    /// The same for the host cluster, which the import Job runs in.
+    pub host_provider_config_ref: Option<ProviderConfigRef>,
+    /// Namespace of Rancher's cluster objects.
+    pub namespace: String,
+    /// Image of the import Job: a shell, `kubectl` and `sed`.
+    pub image: String,
+    /// The seed's chart instead, for vclusters of the k3s distro.
+    pub chart: Option<RancherChart>,
+}
+
+impl Default for Rancher {
+    fn default() -> Self {
+        Self {
+            provider_config_ref: None,
+            host_provider_config_ref: None,
+            namespace: "fleet-default".into(),
+            image: "docker.io/alpine/k8s:1.36.1".into(),
+            chart: None,
+        }
+    }
+}
+
+/// The seed's `rancher-cluster` chart.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Rancher {
-    /// The configuration of the provider for Rancher's cluster.
-    pub provider_config_ref: Option<ProviderConfigRef>,
+pub struct RancherChart {
+    /// Rancher's address.
+    pub url: String,
+    /// Secret with Rancher's API token (key `APITOKEN`).
+    pub token_secret_ref: SecretRef,
+    /// Helm repository.
+    #[serde(default = "rancher_repository")]
+    pub repository: String,
+    /// Chart name.
+    #[serde(default = "rancher_chart")]
+    pub name: String,
+    /// Version.
+    #[serde(default = "rancher_version")]
+    pub version: String,
+}
+
+fn rancher_repository() -> String {
+    "https://mcsps.github.io/helm-charts".into()
+}
+
+fn rancher_chart() -> String {
+    "rancher-cluster".into()
+}
+
+fn rancher_version() -> String {
+    "0.1.4".into()
 }
 
 impl Input {
@@ -242,7 +226,7 @@ impl Input {
     }
 
     fn check(&self) -> Result<(), Fatal> {
-        self.check_storage().map_err(|fatal| fatal.shown_as(Kind::StorageReady, Reason::Refused))?;
+        self.storage.check().map_err(|fatal| fatal.shown_as(Kind::StorageReady, Reason::Refused))?;
         for (index, pattern) in self.helm.allowed_namespaces.iter().enumerate() {
             glob::check(pattern).map_err(|cause| {
                 Fatal::new(
@@ -267,53 +251,6 @@ impl Input {
         }
         Ok(())
     }
-
-    fn check_storage(&self) -> Result<(), Fatal> {
-        let storage = &self.storage;
-        check_endpoint(&storage.endpoint)?;
-        if storage.insecure && storage.ca_secret_ref.is_some() {
-            return Err(Fatal::new(
-                "input.storage.insecure",
-                "with it no certificate is checked, so caSecretRef would mean nothing",
-                "keep caSecretRef and take insecure out",
-            ));
-        }
-        if let Some(secret) = &storage.ca_secret_ref {
-            secret.check("input.storage.caSecretRef")?;
-        }
-        match (storage.provisioner, &storage.existing) {
-            (Provisioner::S3Register, _) => Err(unsupported(
-                "input.storage.provisioner",
-                "use ProviderMinio, or Existing with a bucket and a Secret of your own, instead of S3Register",
-            )),
-            (Provisioner::Existing, None) => Err(Fatal::new(
-                "input.storage.existing",
-                "provisioner Existing needs it and it is not there",
-                "name bucket and secretRef",
-            )),
-            (Provisioner::Existing, Some(existing)) => {
-                check::bucket("input.storage.existing.bucket", &existing.bucket)?;
-                existing.secret_ref.check("input.storage.existing.secretRef")
-            }
-            (Provisioner::ProviderMinio, _) => Ok(()),
-        }
-    }
-}
-
-fn check_endpoint(endpoint: &str) -> Result<(), Fatal> {
-    let refuse =
-        |cause| Err(Fatal::new("input.storage.endpoint", cause, "write it as https://minio.minio.svc:9000"));
-    if endpoint.is_empty() {
-        return refuse("it is needed and it is not there");
-    }
-    let Some(host) = endpoint.strip_prefix("https://").or_else(|| endpoint.strip_prefix("http://")) else {
-        return refuse("it does not begin with https:// or http://");
-    };
-    let host = host.strip_suffix('/').unwrap_or(host);
-    if host.is_empty() || host.contains('@') || !host.chars().all(|c| c.is_ascii_graphic()) {
-        return refuse("it names no server, or holds credentials, which belong into a Secret");
-    }
-    Ok(())
 }
 
 #[cfg(test)]
