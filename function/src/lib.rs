@@ -32,6 +32,7 @@ pub mod report;
 pub mod request;
 pub mod response;
 pub mod restore;
+pub mod schema;
 pub mod server;
 pub mod sidecar;
 pub mod span;

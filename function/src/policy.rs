@@ -1,25 +1,28 @@
 //! The platform's **policy**: how far a claim reaches. Whoever writes one is not the platform, so its chart values
 //! may not widen what the vcluster can do to the host.
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::condition::{Kind, Reason};
 use crate::fatal::Fatal;
 
 /// What a claim may not do.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Policy {
-    /// For `spec.values`.
+    /// Paths of spec.values, as a.b.c; `[]` stands for every item of a list. Templates and line breaks, which the chart
+    /// would run or write as its own, are refused as well.
     pub values: ValuesPolicy,
 }
 
-/// Paths of `spec.values`, as `a.b.c`; `[]` stands for every item of a list.
-#[derive(Debug, Clone, Deserialize)]
+/// Paths of spec.values, as a.b.c; `[]` stands for every item of a list. Templates and line breaks, which the chart
+/// would run or write as its own, are refused as well.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ValuesPolicy {
-    /// Refused.
+    /// Refused; what reaches into the host if left out.
     pub deny: Vec<String>,
     /// Taken all the same.
     pub allow: Vec<String>,

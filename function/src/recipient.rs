@@ -1,12 +1,16 @@
 //! A **recipient**: the public age key that a backup is encrypted to.
 
+use std::borrow::Cow;
 use std::fmt;
 
-use serde::Deserialize;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+
+use crate::schema;
 
 /// A public age key, `age1…`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Recipient(String);
 
 /// Text that is no recipient. It is never shown: somebody may have put an identity there.
@@ -27,6 +31,22 @@ impl TryFrom<String> for Recipient {
 impl From<age::x25519::Recipient> for Recipient {
     fn from(recipient: age::x25519::Recipient) -> Self {
         Self(recipient.to_string())
+    }
+}
+
+impl From<Recipient> for String {
+    fn from(recipient: Recipient) -> Self {
+        recipient.0
+    }
+}
+
+impl JsonSchema for Recipient {
+    fn schema_name() -> Cow<'static, str> {
+        "Recipient".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "pattern": schema::RECIPIENT, "maxLength": 62})
     }
 }
 

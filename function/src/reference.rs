@@ -1,22 +1,25 @@
 //! **References** of the platform to its objects.
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::check;
 use crate::fatal::Fatal;
+use crate::schema;
 
 /// A provider's configuration.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProviderConfigRef {
-    /// `ProviderConfig` or `ClusterProviderConfig`; namespaced providers only.
+    /// Its kind; namespaced providers only.
     pub kind: Option<ProviderConfigKind>,
-    /// Name.
+    /// Its name.
+    #[schemars(with = "schema::ObjectName")]
     pub name: String,
 }
 
 /// Which kind of configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[allow(missing_docs)]
 pub enum ProviderConfigKind {
     ProviderConfig,
@@ -24,12 +27,14 @@ pub enum ProviderConfigKind {
 }
 
 /// A Secret of the platform.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SecretRef {
-    /// Name.
+    /// Name of the Secret.
+    #[schemars(with = "schema::ObjectName")]
     pub name: String,
-    /// Namespace; a namespaced XR's own if not named.
+    /// Its namespace; a namespaced composite's own if left out.
+    #[schemars(with = "Option<schema::Label>")]
     pub namespace: Option<String>,
 }
 
@@ -44,9 +49,10 @@ impl SecretRef {
 }
 
 /// A Secret beside the claim or XR: it names no namespace, for the function's rights are not the user's.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LocalSecretRef {
-    /// Name.
+    /// Name of the Secret.
+    #[schemars(with = "schema::ObjectName")]
     pub name: String,
 }

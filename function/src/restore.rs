@@ -1,41 +1,69 @@
 //! A **restore** as the user asks for it: to one point, done once per id.
 
 use jiff::Timestamp;
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::check;
 use crate::fatal::{Fatal, unsupported};
 use crate::reference::LocalSecretRef;
+use crate::schema;
 
 /// What the user asks for.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "[has(self.latest) && self.latest, has(self.at), has(self.revision), has(self.pin)].filter(point, point).size() == 1",
+    "message": "give exactly one of at, revision, pin, or latest set to true",
+}]))]
 pub struct Restore {
-    /// Names the request: another id is another restore.
+    /// Names the restore; another id is another restore.
+    #[schemars(with = "schema::RestoreId")]
     pub id: String,
     /// The newest point.
     #[serde(default)]
     pub latest: bool,
     /// The newest point at or before this time.
+    #[schemars(with = "Option<schema::Moment>")]
     pub at: Option<String>,
-    /// This Kubernetes revision.
+    /// This Kubernetes revision (resourceVersion).
+    #[schemars(range(min = 1))]
     pub revision: Option<u64>,
     /// The point pinned under this name.
+    #[schemars(with = "Option<schema::PinName>")]
     pub pin: Option<String>,
-    /// Another cluster's backup.
+    /// Another cluster's backup, to make a clone of it.
     pub from: Option<Source>,
 }
 
 /// Another cluster's backup.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[allow(missing_docs)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "has(self.name) != has(self.bucket)",
+        "message": "name the source by name (and namespace), or by bucket and secretRef",
+    },
+    {
+        "rule": "has(self.bucket) ? has(self.secretRef) && !has(self.__namespace__) : !has(self.prefix) && !has(self.secretRef)",
+        "message": "bucket needs secretRef and may have a prefix; name may have a namespace",
+    },
+]))]
 pub struct Source {
+    /// A cluster of the platform by its name.
+    #[schemars(with = "Option<schema::Label>")]
     pub name: Option<String>,
+    /// The namespace of that cluster, which its spec.backup.shareWith must open to this one's; the own if left out.
+    #[schemars(with = "Option<schema::Label>")]
     pub namespace: Option<String>,
+    /// Any backup on the same S3 server, by the bucket that it is in.
+    #[schemars(with = "Option<schema::BucketName>")]
     pub bucket: Option<String>,
+    /// Folder of the backup in that bucket.
+    #[schemars(with = "Option<schema::Folder>")]
     pub prefix: Option<String>,
+    /// Secret beside this object with what opens it: age-identity, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
     pub secret_ref: Option<LocalSecretRef>,
 }
 

@@ -1,15 +1,19 @@
 //! A **span**: a length of time as people write it, `1s`, `30m`, `168h`, `7d`. It stays the text that it was,
 //! for the agent reads the same.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
 use jiff::SpanRelativeTo;
-use serde::Deserialize;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+
+use crate::schema;
 
 /// A length of time, more than none.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Span {
     text: String,
     length: Duration,
@@ -46,6 +50,22 @@ impl TryFrom<String> for Span {
             Some(length) => Ok(Self { text, length }),
             None => Err(NotASpan(text)),
         }
+    }
+}
+
+impl From<Span> for String {
+    fn from(span: Span) -> Self {
+        span.text
+    }
+}
+
+impl JsonSchema for Span {
+    fn schema_name() -> Cow<'static, str> {
+        "Span".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "pattern": schema::SPAN, "maxLength": 32})
     }
 }
 

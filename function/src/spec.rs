@@ -1,6 +1,12 @@
 //! The **spec**: what the user asks for. Strict: a field that nobody knows is refused with its path.
+//!
+//! What is said of a field here is what `kubectl explain` says of it: the definitions are made of these types
+//! (`cargo xtask schemas`).
 
-use serde::Deserialize;
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::check;
@@ -8,57 +14,78 @@ use crate::fatal::{Fatal, unsupported};
 use crate::recipient::Recipient;
 use crate::reference::LocalSecretRef;
 use crate::restore::Restore;
+use crate::schema;
 use crate::span::Span;
 
-/// What the user asks for.
-#[derive(Debug, Clone, Default, Deserialize)]
+/// What the virtual cluster shall be.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "has(self.__namespace__) == has(oldSelf.__namespace__) && (!has(self.__namespace__) || self.__namespace__ == oldSelf.__namespace__)",
+    "message": "namespace cannot be changed; the cluster would be installed anew elsewhere",
+}]))]
 pub struct Spec {
-    /// Chart version.
+    /// Version of the vcluster chart, exactly; the platform's default if left out.
+    #[schemars(with = "Option<schema::ChartVersion>")]
     pub version: Option<String>,
-    /// Where to install.
+    /// Namespace to install into; only one that the platform allows.
+    #[schemars(with = "Option<schema::Label>")]
     pub namespace: Option<String>,
-    /// Chart values.
+    /// Values of the vcluster chart. Those that the backup needs win; those that reach into the host are refused.
     pub values: Map<String, Value>,
-    /// The backup.
+    /// The backup of the control plane.
     pub backup: Backup,
-    /// A restore.
+    /// Brings the control plane back to a point, once per id.
     pub restore: Option<Restore>,
-    /// Rancher.
+    /// Registration in Rancher.
     pub rancher: Rancher,
 }
 
 /// The backup.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "has(self.bucket) == has(oldSelf.bucket) && (!has(self.bucket) || self.bucket == oldSelf.bucket)",
+    "message": "bucket cannot be changed; make a new cluster and restore into it",
+}]))]
 pub struct Backup {
-    /// Whether there is one.
+    /// Whether there is one. Keys and bucket stay when it is switched off, unless deletionPolicy is Delete.
     pub enabled: bool,
-    /// How often changes are shipped.
+    /// How often changes are shipped; what a lost disk costs.
     pub sync_interval: Span,
-    /// How often a snapshot is taken.
+    /// How often a whole snapshot is taken.
     pub snapshot_interval: Span,
     /// What is kept.
     pub retention: Retention,
-    /// The user's keys, beside the cluster's own.
+    /// Your age recipients (`vcluster-backup keygen` makes one), beside the cluster's own. With one of them the
+    /// backup can be read when everything else is gone.
+    #[schemars(length(max = 16))]
     pub recipients: Vec<Recipient>,
-    /// What becomes of the bucket with the XR.
+    /// Whether the bucket outlives the cluster.
     pub deletion_policy: DeletionPolicy,
     /// When to restore without being asked.
     pub auto_restore: AutoRestore,
-    /// How long the agent may be silent.
+    /// BackupHealthy turns False when the agent has been silent this long; a minute at least.
     pub stale_after: Span,
-    /// Restore points that prune leaves.
+    /// Restore points that are kept beyond retention.
+    #[schemars(length(max = 64))]
     pub pins: Vec<Pin>,
-    /// Namespaces that may clone this backup.
+    /// Namespaces whose clusters may be made of this backup (restore.from).
+    #[schemars(with = "Vec<schema::Label>", length(max = 64))]
     pub share_with: Vec<String>,
-    /// Another bucket than `vcb-<namespace>-<name>`.
+    /// Another bucket than `vcb-<namespace>-<name>`. It must not exist yet.
+    #[schemars(with = "Option<schema::BucketName>")]
     pub bucket: Option<String>,
-    /// How often the identity was changed: each number has its own, and the earlier ones stay readable.
+    /// Count it up, and what comes from then on is encrypted to a new key. The earlier keys are kept: they read what
+    /// was written before.
+    #[schemars(range(max = 16), extend("x-kubernetes-validations" = [{
+        "rule": "self >= oldSelf",
+        "message": "rotateKeys can only be counted up; an earlier key is never taken again",
+    }]))]
     pub rotate_keys: u32,
-    /// A saved identity (key `age-identity`) to go on with, beside the claim; instead of a new one.
+    /// Secret beside this object with a saved identity (key age-identity), to go on with it in place of a new one.
     pub identity_secret_ref: Option<LocalSecretRef>,
-    /// The drill: a restore that is tried out on a schedule.
+    /// A drill: the backup is restored into a scratch file, on a schedule. BackupVerified tells the result.
     pub verify: Option<Verify>,
 }
 
@@ -84,16 +111,25 @@ impl Default for Backup {
 }
 
 /// What is kept.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-#[allow(missing_docs)] // numbers of snapshots, each named by its period
 pub struct Retention {
-    /// Every revision is restorable this far back.
+    /// How far back every revision can be restored, counted from the newest capture.
     pub pitr_window: Span,
+    /// This many newest snapshots.
+    #[schemars(range(max = 100_000))]
     pub last: u32,
+    /// One snapshot of each of so many hours.
+    #[schemars(range(max = 100_000))]
     pub hourly: u32,
+    /// One snapshot of each of so many days.
+    #[schemars(range(max = 100_000))]
     pub daily: u32,
+    /// One snapshot of each of so many weeks.
+    #[schemars(range(max = 100_000))]
     pub weekly: u32,
+    /// One snapshot of each of so many months.
+    #[schemars(range(max = 100_000))]
     pub monthly: u32,
 }
 
@@ -111,20 +147,21 @@ impl Default for Retention {
 }
 
 /// The drill.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Verify {
     /// When, as cron writes it, such as `0 3 * * *`.
+    #[schemars(with = "schema::Schedule")]
     pub schedule: String,
     /// How much is tried out.
     #[serde(default)]
     pub mode: VerifyMode,
-    /// `BackupVerified` turns False when the last success is older; a week and a day if not said.
+    /// BackupVerified turns False when the last success is older; a week and a day if left out.
     pub max_age: Option<Span>,
 }
 
 /// How much of a restore is tried out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 pub enum VerifyMode {
     /// A whole restore into a scratch file, and its checks.
     #[default]
@@ -134,21 +171,22 @@ pub enum VerifyMode {
 }
 
 /// What becomes of bucket and Secrets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum DeletionPolicy {
-    /// The bucket outlives the XR.
+    /// It does.
     Retain,
-    /// It goes with the XR, and with the backup when that is switched off.
+    /// It goes with the cluster, and with the backup when that is switched off.
     Delete,
 }
 
 /// When to restore without being asked.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AutoRestore {
-    /// The states of the volume.
+    /// States of the volume at which the newest point is restored before the control plane starts.
+    #[schemars(length(max = 3))]
     pub when: Vec<When>,
-    /// Whether a deleted cluster's backup may be taken over.
+    /// Whether the backup of a deleted cluster may be taken over.
     pub adopt: Adopt,
 }
 
@@ -159,18 +197,18 @@ impl Default for AutoRestore {
 }
 
 /// A state of the volume.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum When {
     /// No database.
     Empty,
     /// A damaged one.
     Damaged,
-    /// One that the bucket is ahead of.
+    /// One that the backup is ahead of.
     Behind,
 }
 
 /// Whether a deleted cluster's backup may be taken over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum Adopt {
     /// No.
     Never,
@@ -179,25 +217,32 @@ pub enum Adopt {
 }
 
 /// A restore point that prune leaves.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Pin {
-    /// Its name.
+    /// Name of the point.
+    #[schemars(with = "schema::PinName")]
     pub name: String,
-    /// How long; for ever if not said.
+    /// How long it is kept; for ever if left out.
     pub keep_for: Option<Span>,
 }
 
-/// Rancher.
-#[derive(Debug, Clone, Default, Deserialize)]
+/// Registration in Rancher.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "!self.enabled || !oldSelf.enabled || (has(self.clusterName) == has(oldSelf.clusterName) && (!has(self.clusterName) || self.clusterName == oldSelf.clusterName))",
+    "message": "clusterName cannot be changed while the cluster is registered; set enabled to false first",
+}]))]
 pub struct Rancher {
-    /// Whether to register.
+    /// Whether the cluster is registered. Switched off, it is taken out of Rancher.
     pub enabled: bool,
-    /// Name in Rancher.
+    /// What it is called in Rancher, between the namespace and a short digest; its own name if left out.
+    #[schemars(with = "Option<schema::Label>")]
     pub cluster_name: Option<String>,
-    /// Labels in Rancher.
-    pub labels: Map<String, Value>,
+    /// Labels of the cluster in Rancher; none of Rancher's or Kubernetes' own.
+    #[schemars(with = "BTreeMap<String, schema::LabelValue>", extend("maxProperties" = 32))]
+    pub labels: BTreeMap<String, String>,
 }
 
 impl Spec {

@@ -5,6 +5,7 @@ mod command;
 mod counts;
 mod demo;
 mod report;
+mod schemas;
 mod test;
 mod tidy;
 mod tools;
@@ -30,6 +31,8 @@ enum Task {
     Bench(bench::Args),
     /// Install the pinned real components into the user's cache folder
     Tools(tools::Args),
+    /// Write the XRDs and the Input's CRD from the Rust types that read them
+    Schemas(schemas::Args),
     /// Run everything that CI runs: format, lints, unit tests, end-to-end tests on real components
     Test(test::Args),
     /// Check what neither compiler nor clippy can know
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Task::Demo => demo::run(),
         Task::Bench(args) => bench::run(&args),
         Task::Tools(args) => tools::run(&args),
+        Task::Schemas(args) => schemas::run(&args),
         Task::Test(args) => Ok(test::run(&args)),
         Task::Tidy => tidy::check().map(|()| ExitCode::SUCCESS),
     };

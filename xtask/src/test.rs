@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::counts::Counts;
 use crate::report::Report;
-use crate::{command, tidy, tools, workspace};
+use crate::{command, schemas, tidy, tools, workspace};
 
 /// What `cargo xtask test` was asked.
 #[derive(clap::Args)]
@@ -61,6 +61,7 @@ pub fn run(args: &Args) -> ExitCode {
         }
         tests(cargo, counts)
     });
+    report.step("definitions", |_| schemas::check());
     report.step("examples in the documentation", |counts| {
         tests(workspace::cargo(&["test", "--workspace", "--no-fail-fast", "--doc"]), counts)
     });

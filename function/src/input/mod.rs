@@ -3,7 +3,8 @@
 
 pub mod storage;
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::check;
@@ -13,47 +14,50 @@ use crate::glob;
 use crate::policy::Policy;
 use crate::recipient::Recipient;
 use crate::reference::{ProviderConfigRef, SecretRef};
+use crate::schema;
 use crate::span::Span;
 use crate::typed;
 use storage::Storage;
 
-/// The platform's decisions.
-#[derive(Debug, Clone, Default, Deserialize)]
+/// What the platform team decides, once, in a Composition. Unknown fields are refused.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[schemars(extend("required" = ["storage"]))]
 pub struct Input {
     /// The vcluster chart.
     pub chart: Chart,
-    /// The backup agent.
+    /// The backup agent's container.
     pub agent: Agent,
     /// How provider-helm is used.
     pub helm: Helm,
     /// Where backups go.
     pub storage: Storage,
-    /// Who can read them.
+    /// Who can read the backups.
     pub encryption: Encryption,
-    /// Rancher.
+    /// Rancher, by provider-kubernetes; without it spec.rancher.enabled is refused.
     pub rancher: Option<Rancher>,
-    /// What a claim may not do.
+    /// What a user may not do.
     pub policy: Policy,
-    /// How long the answer is good for: Crossplane asks again after it.
+    /// How long an answer is good for, a minute if left out: Crossplane asks again after it.
     pub ttl: Option<Span>,
 }
 
 /// The vcluster chart.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Chart {
     /// Helm repository.
     pub repository: String,
-    /// Chart name.
+    /// Name of the chart.
     pub name: String,
-    /// Version, where the XR names none.
+    /// Version where the composite names none.
+    #[schemars(with = "schema::ChartVersion")]
     pub version: String,
     /// Secret with username and password of the repository.
     pub pull_secret_ref: Option<SecretRef>,
     /// Values under the user's.
     pub values: Map<String, Value>,
-    /// It takes a top-level `sidecarContainer`, as the seed's patched chart up to 0.19 does.
+    /// The chart is a patched one that takes a top-level sidecarContainer, up to 0.19.
     pub sidecar_container: bool,
 }
 
@@ -71,16 +75,16 @@ impl Default for Chart {
 }
 
 /// The backup agent's container.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Agent {
-    /// Image.
+    /// Image; that of this version if left out.
     pub image: String,
     /// When to pull it.
     pub image_pull_policy: Option<PullPolicy>,
-    /// Requests and limits.
+    /// Requests and limits; 10m CPU and 48Mi are requested, 256Mi the limit if left out.
     pub resources: Option<Map<String, Value>>,
-    /// Further arguments, of both containers.
+    /// Further arguments of both containers.
     pub args: Vec<String>,
     /// Starts before and stops after kine (an init container that is restarted, Kubernetes 1.29).
     pub native_sidecar: bool,
@@ -99,7 +103,7 @@ impl Default for Agent {
 }
 
 /// Kubernetes' words for when to pull an image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[allow(missing_docs)]
 pub enum PullPolicy {
     Always,
@@ -108,26 +112,27 @@ pub enum PullPolicy {
 }
 
 /// How provider-helm is used.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Helm {
-    /// Its configuration.
+    /// The provider's configuration.
     pub provider_config_ref: Option<ProviderConfigRef>,
-    /// Namespaces that `spec.namespace` may name, as globs.
+    /// Namespaces that spec.namespace may name, as globs; none if empty.
     pub allowed_namespaces: Vec<String>,
 }
 
 /// Who can read the backups.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Encryption {
     /// The platform's break-glass keys, on every backup.
     pub recipients: Vec<Recipient>,
-    /// Refuses a backup that nobody could read once XR or host cluster is gone.
+    /// Refuses a backup that nobody could read once composite or host cluster is gone.
     pub require_escrow: bool,
     /// Where identities are kept.
     pub identity: Keeping,
-    /// The namespace of sealed identities of cluster-scoped XRs.
+    /// Namespace of the sealed identities of cluster-scoped composites.
+    #[schemars(with = "schema::Label")]
     pub key_namespace: String,
 }
 
@@ -143,27 +148,28 @@ impl Default for Encryption {
 }
 
 /// Where identities are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum Keeping {
     /// Out of reach of the vcluster's pod.
     Sealed,
-    /// Beside the vcluster, where its pod can read it.
+    /// Beside the vcluster, where its pod can read them.
     InNamespace,
 }
 
 /// Rancher, by provider-kubernetes.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Rancher {
-    /// provider-kubernetes' configuration for Rancher's own cluster.
+    /// The provider's configuration for Rancher's own cluster.
     pub provider_config_ref: Option<ProviderConfigRef>,
     /// The same for the host cluster, which the import Job runs in.
     pub host_provider_config_ref: Option<ProviderConfigRef>,
     /// Namespace of Rancher's cluster objects.
+    #[schemars(with = "schema::Label")]
     pub namespace: String,
-    /// Image of the import Job: a shell, `kubectl` and `sed`.
+    /// Image of the import Job: a shell, curl and kubectl.
     pub image: String,
-    /// The seed's chart instead, for vclusters of the k3s distro.
+    /// The rancher-cluster chart in place of provider-kubernetes, for vclusters of the k3s distro.
     pub chart: Option<RancherChart>,
 }
 
@@ -179,22 +185,25 @@ impl Default for Rancher {
     }
 }
 
-/// The seed's `rancher-cluster` chart.
-#[derive(Debug, Clone, Deserialize)]
+/// The `rancher-cluster` chart.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RancherChart {
     /// Rancher's address.
+    #[schemars(with = "schema::Address")]
     pub url: String,
-    /// Secret with Rancher's API token (key `APITOKEN`).
+    /// Secret with Rancher's API token: apitoken (key APITOKEN), for the chart takes no other name. The chart is
+    /// installed beside it.
     pub token_secret_ref: SecretRef,
     /// Helm repository.
     #[serde(default = "rancher_repository")]
     pub repository: String,
-    /// Chart name.
+    /// Name of the chart.
     #[serde(default = "rancher_chart")]
     pub name: String,
-    /// Version.
+    /// Version of the chart.
     #[serde(default = "rancher_version")]
+    #[schemars(with = "schema::ChartVersion")]
     pub version: String,
 }
 

@@ -1,35 +1,48 @@
 //! Where backups go: the platform's **storage** settings.
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::check;
 use crate::fatal::{Fatal, unsupported};
 use crate::reference::{ProviderConfigRef, SecretRef};
+use crate::schema;
 
 /// Where backups go.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[schemars(extend("required" = ["endpoint"], "x-kubernetes-validations" = [
+    {
+        "rule": "self.provisioner != 'Existing' || has(self.existing)",
+        "message": "provisioner Existing needs existing",
+    },
+    {
+        "rule": "self.provisioner != 'S3Register' || has(self.s3Register)",
+        "message": "provisioner S3Register needs s3Register",
+    },
+]))]
 pub struct Storage {
     /// S3 server, as `https://host:port`.
+    #[schemars(with = "schema::Address")]
     pub endpoint: String,
-    /// Region that requests are signed for.
+    /// Region that requests are signed for; us-east-1 if left out.
     pub region: Option<String>,
-    /// Secret with `ca.crt`, trusted beside the system's certificates.
+    /// Secret whose ca.crt is trusted beside the system's certificates.
     pub ca_secret_ref: Option<SecretRef>,
     /// Does not check the server's certificate.
     pub insecure: bool,
     /// Who makes bucket and user.
     pub provisioner: Provisioner,
-    /// Settings of `ProviderMinio`.
+    /// Settings of ProviderMinio.
     pub provider_minio: ProviderMinio,
-    /// Settings of `S3Register`.
+    /// Settings of S3Register.
     pub s3_register: Option<S3Register>,
-    /// Settings of `Existing`.
+    /// Settings of Existing.
     pub existing: Option<Existing>,
-    /// What the agent proves with who it is.
+    /// How the agent proves to the server who it is.
     pub credentials: S3Credentials,
-    /// What whoever takes the pod cannot do to the backups.
+    /// What whoever takes the vcluster's pod cannot do to the backups.
     pub protection: Protection,
 }
 
@@ -73,45 +86,46 @@ impl Storage {
 }
 
 /// Who makes bucket and user.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 pub enum Provisioner {
-    /// provider-minio.
+    /// provider-minio, for each cluster.
     #[default]
     ProviderMinio,
-    /// The s3-register chart.
+    /// The s3-register chart, for each cluster.
     S3Register,
     /// Nobody: they are there.
     Existing,
 }
 
 /// Settings of `ProviderMinio`.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ProviderMinio {
-    /// Its configuration.
+    /// The provider's configuration.
     pub provider_config_ref: Option<ProviderConfigRef>,
 }
 
 /// Settings of `S3Register`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct S3Register {
     /// The chart.
     #[serde(default)]
     pub chart: RegisterChart,
-    /// Secret of the server's administrator (keys `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`).
+    /// Secret of the server's administrator (keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY).
     pub admin_secret_ref: SecretRef,
 }
 
 /// The chart that makes bucket, user and policy.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct RegisterChart {
     /// Helm repository.
     pub repository: String,
-    /// Chart name.
+    /// Name of the chart.
     pub name: String,
-    /// Version.
+    /// Version of the chart.
+    #[schemars(with = "schema::ChartVersion")]
     pub version: String,
     /// Secret with username and password of the repository.
     pub pull_secret_ref: Option<SecretRef>,
@@ -132,17 +146,17 @@ impl Default for RegisterChart {
 }
 
 /// What the agent proves with who it is.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct S3Credentials {
     /// How.
     pub mode: CredentialMode,
-    /// The role that the service account takes (`WebIdentity`).
+    /// The role that the service account takes on (WebIdentity).
     pub role_arn: Option<String>,
 }
 
 /// How the agent proves who it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 pub enum CredentialMode {
     /// By keys in a Secret.
     #[default]
@@ -152,17 +166,17 @@ pub enum CredentialMode {
 }
 
 /// What whoever takes the pod cannot do to the backups.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Protection {
     /// What the agent may do in the bucket.
     pub writer: Writer,
-    /// With `AppendOnly`: the platform's job that applies retention.
+    /// The platform's job that applies retention, which an agent that is AppendOnly cannot.
     pub prune: Option<Prune>,
 }
 
 /// What the agent may do in the bucket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 pub enum Writer {
     /// Write, and delete what retention no longer keeps.
     #[default]
@@ -172,25 +186,28 @@ pub enum Writer {
 }
 
 /// The platform's job that applies retention.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Prune {
     /// When, as cron writes it, such as `30 4 * * *`.
+    #[schemars(with = "schema::Schedule")]
     pub schedule: String,
-    /// Secret with `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY` of somebody who may delete.
+    /// Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of somebody who may delete.
     pub secret_ref: SecretRef,
 }
 
 /// Settings of `Existing`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Existing {
-    /// The bucket.
+    /// The shared bucket.
+    #[schemars(with = "schema::BucketName")]
     pub bucket: String,
-    /// Folder in the bucket, above each cluster's own.
+    /// Folder above those of the clusters.
     #[serde(default)]
+    #[schemars(with = "schema::Folder")]
     pub prefix: String,
-    /// Secret with `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`.
+    /// Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
     pub secret_ref: SecretRef,
 }
 
