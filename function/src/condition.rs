@@ -94,6 +94,15 @@ pub enum Reason {
     // Restored
     Pending,
     Done,
+    // ClusterRegistered
+    Registering,
+    AwaitingClusterId,
+    AwaitingToken,
+    AwaitingCluster,
+    Importing,
+    ImportFailed,
+    Registered,
+    Disconnected,
 }
 
 impl fmt::Display for Kind {

@@ -12,6 +12,7 @@ use crate::credentials::{self, Credentials};
 use crate::fatal::Fatal;
 use crate::input::Input;
 use crate::names::{Names, key, required};
+use crate::rancher;
 use crate::release::Release;
 use crate::report::Report;
 use crate::request::{Request, Required};
@@ -67,6 +68,7 @@ fn answer(
     storage::compose(&subject, &access, response)?;
 
     let version = release.version().to_owned();
+    let runs_k3s = release.runs_k3s();
     let issued = if subject.wanted() == Wanted::On {
         let credentials = Credentials::resolve(&subject, random)?;
         let issued = credentials.compose(&subject, &report, response)?;
@@ -86,7 +88,11 @@ fn answer(
         Wanted::Dropped => None,
     };
     let facts = Facts { report: &report, health: &health, version: &version, bucket, issued: &issued };
-    response.set_status(status::status(&subject, &facts));
+    let mut status = status::status(&subject, &facts);
+    if let Some(rancher) = rancher::compose(&subject, &report, runs_k3s, response)? {
+        status.insert("rancher".into(), rancher);
+    }
+    response.set_status(status);
     Ok(())
 }
 

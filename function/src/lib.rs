@@ -25,6 +25,7 @@ pub mod metrics;
 pub mod names;
 pub mod object;
 pub mod policy;
+pub mod rancher;
 pub mod recipient;
 pub mod reference;
 pub mod release;

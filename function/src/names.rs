@@ -29,6 +29,16 @@ pub mod key {
     pub const POLICY: &str = "backup-policy";
     /// The S3 user.
     pub const USER: &str = "backup-user";
+    /// The cluster in Rancher.
+    pub const RANCHER_CLUSTER: &str = "rancher-cluster";
+    /// Rancher's registration token for it.
+    pub const RANCHER_TOKEN: &str = "rancher-token";
+    /// The Secret by which the import gets Rancher's agent.
+    pub const RANCHER_IMPORT_KEY: &str = "rancher-import-key";
+    /// The import; a digest of what matters to it follows, so that another one replaces it.
+    pub const RANCHER_IMPORT: &str = "rancher-import";
+    /// The `rancher-cluster` chart, where the platform uses that instead.
+    pub const RANCHER_RELEASE: &str = "rancher-release";
 }
 
 /// Under which keys required resources are asked for.

@@ -53,6 +53,11 @@ impl Release {
         self.version.as_str()
     }
 
+    /// Whether the control plane is of the k3s distro.
+    pub fn runs_k3s(&self) -> bool {
+        chart::is_k3s(&self.version, &self.values)
+    }
+
     /// Whether the control plane is scaled to zero.
     pub fn is_asleep(&self) -> bool {
         let replicas = ["controlPlane", "statefulSet", "highAvailability", "replicas"];

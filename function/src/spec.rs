@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::check;
 use crate::fatal::{Fatal, unsupported};
+use crate::rancher;
 use crate::recipient::Recipient;
 use crate::reference::LocalSecretRef;
 use crate::restore::Restore;
@@ -249,12 +250,7 @@ impl Spec {
     /// Checks what types cannot.
     pub fn check(&self) -> Result<(), Fatal> {
         let backup = &self.backup;
-        if self.rancher.enabled {
-            return Err(unsupported(
-                "spec.rancher.enabled",
-                "set it to false and register the cluster by hand",
-            ));
-        }
+        rancher::cluster::check(&self.rancher)?;
         if !backup.share_with.is_empty() {
             return Err(unsupported("spec.backup.shareWith", "leave it empty; backups are not shared"));
         }

@@ -185,6 +185,26 @@ impl Default for Rancher {
     }
 }
 
+impl Rancher {
+    fn check(&self) -> Result<(), Fatal> {
+        check::label("input.rancher.namespace", &self.namespace)?;
+        if self.image.trim().is_empty() {
+            let way_out = "leave it out for the default, or name one";
+            return Err(Fatal::new("input.rancher.image", "it is empty", way_out));
+        }
+        let Some(chart) = &self.chart else { return Ok(()) };
+        chart.token_secret_ref.check("input.rancher.chart.tokenSecretRef")?;
+        if !["https://", "http://"].iter().any(|scheme| chart.url.starts_with(scheme)) {
+            return Err(Fatal::new(
+                "input.rancher.chart.url",
+                "it does not begin with https:// or http://",
+                "write it as https://rancher.example.org",
+            ));
+        }
+        Ok(())
+    }
+}
+
 /// The `rancher-cluster` chart.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -245,6 +265,7 @@ impl Input {
                 )
             })?;
         }
+        self.rancher.as_ref().map_or(Ok(()), Rancher::check)?;
         check::label("input.encryption.keyNamespace", &self.encryption.key_namespace)?;
         for (field, text) in [
             ("input.chart.repository", &self.chart.repository),

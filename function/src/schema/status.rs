@@ -96,4 +96,6 @@ pub struct UpgradeStatus {
 pub struct RancherStatus {
     /// What Rancher calls it, such as c-m-4x8zq2kp.
     pub cluster_id: Option<String>,
+    /// Whether it was registered once: from then on the cluster is ready whatever becomes of Rancher.
+    pub registered: Option<bool>,
 }

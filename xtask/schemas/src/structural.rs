@@ -9,9 +9,8 @@ use serde_json::{Map, Value, json};
 type Schema = Map<String, Value>;
 
 /// What cannot be said in a structural schema.
-const COMPOSED: [&str; 10] = [
-    "$ref", "$defs", "definitions", "allOf", "anyOf", "oneOf", "not", "const", "patternProperties", "title",
-];
+const COMPOSED: [&str; 10] =
+    ["$ref", "$defs", "definitions", "allOf", "anyOf", "oneOf", "not", "const", "patternProperties", "title"];
 
 /// The schema of a type.
 pub fn of<T: JsonSchema>() -> Result<Value> {
@@ -148,6 +147,7 @@ mod tests {
 
     /// A word.
     #[derive(JsonSchema, Serialize, Default)]
+    #[allow(dead_code)]
     enum Word {
         /// The first.
         #[default]
