@@ -150,3 +150,31 @@ fn is_awake(release: &Value, version: &Version) -> bool {
     let is_installed = text(release, &["status", "atProvider", "state"]).is_some();
     is_installed && !Generation::of(version).is_asleep(&Values::observed(release))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::check;
+
+    #[test]
+    fn the_restore_point_has_a_name_that_a_pin_may_have() {
+        let long = format!("0.36.1-{}", "rc.".repeat(30));
+        for (to, pin) in [
+            ("0.36.1", "before-0.36.1"),
+            ("0.37.0-rc.1", "before-0.37.0-rc.1"),
+            ("0.36.1-Beta+Build.7", "before-0.36.1-beta-build.7"),
+            (&long, "before-0.36.1-rc.rc.rc.rc.rc.rc.rc.rc.rc.rc.rc.rc.rc.rc.rc.rc"),
+        ] {
+            let upgrade = Upgrade {
+                from: "0.35.3".into(),
+                to: to.into(),
+                since: Timestamp::UNIX_EPOCH,
+                phase: Phase::AwaitingPin,
+                is_new: false,
+            };
+            assert_eq!(upgrade.pin(), pin);
+            check::pin("pin", &upgrade.pin()).unwrap();
+        }
+    }
+}
