@@ -5,17 +5,21 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use crate::chart::Distro;
 use crate::names::Place;
 use crate::restore::Restore;
 use crate::spec::{Adopt, Spec, When};
+use crate::upgrade::Upgrade;
 
 /// The file, sorted by key.
-fn file(spec: &Spec, restore: Option<&Restore>) -> String {
+fn file(spec: &Spec, distro: Distro, restore: Option<&Restore>, upgrade: Option<&Upgrade>) -> String {
     let backup = &spec.backup;
     let retention = &backup.retention;
+    let guard = upgrade.map(Upgrade::pin);
     let pins: Vec<Value> = backup
         .pins
         .iter()
+        .filter(|pin| Some(&pin.name) != guard.as_ref())
         .map(|pin| {
             let mut request = Map::new();
             request.insert("name".into(), json!(pin.name));
@@ -24,6 +28,7 @@ fn file(spec: &Spec, restore: Option<&Restore>) -> String {
             }
             Value::Object(request)
         })
+        .chain(upgrade.map(Upgrade::request))
         .collect();
     let when: Vec<&str> = backup
         .auto_restore
@@ -51,6 +56,7 @@ fn file(spec: &Spec, restore: Option<&Restore>) -> String {
         ("pins", json!(pins)),
         ("autoRestore", json!(when)),
         ("adopt", json!(adopt)),
+        ("include", json!([distro.include()])),
     ]);
     if let Some(restore) = restore {
         settings.insert("restore", restore.config());
@@ -60,9 +66,18 @@ fn file(spec: &Spec, restore: Option<&Restore>) -> String {
     lines.concat()
 }
 
-/// The ConfigMap; `restore` is still to be done, `certificate` is what the server's certificate is checked against.
-pub fn config_map(place: &Place, spec: &Spec, restore: Option<&Restore>, certificate: Option<&str>) -> Value {
-    let mut data = Map::from_iter([("config.yaml".to_owned(), json!(file(spec, restore)))]);
+/// The ConfigMap; `restore` is still to be done, `upgrade` wants a restore point, `certificate` is what the
+/// server's certificate is checked against.
+pub fn config_map(
+    place: &Place,
+    spec: &Spec,
+    distro: Distro,
+    restore: Option<&Restore>,
+    upgrade: Option<&Upgrade>,
+    certificate: Option<&str>,
+) -> Value {
+    let file = file(spec, distro, restore, upgrade);
+    let mut data = Map::from_iter([("config.yaml".to_owned(), json!(file))]);
     if let Some(certificate) = certificate {
         data.insert("ca.crt".into(), json!(certificate));
     }
@@ -87,7 +102,7 @@ mod tests {
             "restore": {"id": "a: b # \"c\"", "revision": 7},
         }))
         .unwrap();
-        let text = file(&spec, spec.restore.as_ref());
+        let text = file(&spec, Distro::K8s, spec.restore.as_ref(), None);
         let keys: Vec<&str> = text.lines().filter_map(|line| line.split(':').next()).collect();
         assert!(keys.is_sorted(), "{text}");
         let read: Value = serde_saphyr::from_str(&text).unwrap();
@@ -101,6 +116,7 @@ mod tests {
             (&json!(["empty", "behind"]), &json!("same-name"))
         );
         assert_eq!((&read["syncInterval"], &read["keepLast"]), (&json!("1s"), &json!(3)));
-        assert!(!file(&spec, None).contains("restore:"));
+        assert_eq!(read["include"], json!(["/data/pki"]));
+        assert!(!file(&spec, Distro::K3s, None, None).contains("restore:"));
     }
 }

@@ -20,6 +20,7 @@ use crate::response::Response;
 use crate::status::{self, Facts};
 use crate::storage::{self, Access, Certificate};
 use crate::subject::{Subject, Wanted};
+use crate::upgrade::Upgrade;
 use crate::xr::Xr;
 
 /// Answers one request. A mistake of platform or user is a fatal result, never an error of the call.
@@ -58,7 +59,7 @@ fn answer(
         response.set_condition(health.clone());
     }
 
-    let release = Release::of(&subject)?;
+    let release = Release::of(&subject, &report, now)?;
     if release.is_asleep() && subject.wanted() == Wanted::On {
         let message = "The vcluster is scaled to zero; nothing changes.";
         health = Condition::unknown(Kind::BackupHealthy, Reason::Asleep, message);
@@ -68,16 +69,18 @@ fn answer(
     storage::compose(&subject, &access, response)?;
 
     let version = release.version().to_owned();
-    let runs_k3s = release.runs_k3s();
+    let distro = release.distro();
+    let upgrade = release.upgrade().cloned();
     let issued = if subject.wanted() == Wanted::On {
         let credentials = Credentials::resolve(&subject, random)?;
         let issued = credentials.compose(&subject, &report, response)?;
         let is_issued = issued.fingerprint.is_some();
-        compose_config(&subject, &report, is_issued, response);
-        release.compose(&subject, &access, &credentials.identity_secret(&subject), response)?;
+        compose_config(&subject, &report, &release, is_issued, response);
+        let identity_secret = credentials.identity_secret(&subject);
+        release.compose(&subject, &access, &identity_secret, &health, response)?;
         issued
     } else {
-        release.compose(&subject, &access, "", response)?;
+        release.compose(&subject, &access, "", &health, response)?;
         credentials::compose_off(&subject, response)
     };
     response.set_condition(health.clone());
@@ -87,9 +90,11 @@ fn answer(
         Wanted::Kept => subject.remembered("bucket"),
         Wanted::Dropped => None,
     };
-    let facts = Facts { report: &report, health: &health, version: &version, bucket, issued: &issued };
+    let upgrade = upgrade.as_ref().map(Upgrade::status);
+    let facts =
+        Facts { report: &report, health: &health, version: &version, upgrade, bucket, issued: &issued };
     let mut status = status::status(&subject, &facts);
-    if let Some(rancher) = rancher::compose(&subject, &report, runs_k3s, response)? {
+    if let Some(rancher) = rancher::compose(&subject, &report, distro, response)? {
         status.insert("rancher".into(), rancher);
     }
     response.set_status(status);
@@ -113,7 +118,13 @@ fn require(subject: &Subject, response: &mut Response) -> Result<(), Fatal> {
 }
 
 /// The ConfigMap follows the keys: the agent starts when it has both.
-fn compose_config(subject: &Subject, report: &Report, is_issued: bool, response: &mut Response) {
+fn compose_config(
+    subject: &Subject,
+    report: &Report,
+    release: &Release,
+    is_issued: bool,
+    response: &mut Response,
+) {
     let observed = subject.request.observed(key::CONFIG).is_some();
     let certificate = match storage::certificate(subject) {
         Certificate::System => None,
@@ -132,7 +143,8 @@ fn compose_config(subject: &Subject, report: &Report, is_issued: bool, response:
     if observed || (is_issued && subject.has_namespace()) {
         let place = subject.names.config();
         let restore = subject.pending_restore(report.restored_id.as_deref());
-        let config = config_map(&place, &subject.xr.spec, restore, certificate.as_deref());
+        let (distro, upgrade) = (release.distro(), release.upgrade());
+        let config = config_map(&place, &subject.xr.spec, distro, restore, upgrade, certificate.as_deref());
         response.compose(key::CONFIG, &config, observed);
     } else {
         response.withhold();

@@ -29,54 +29,147 @@ pub struct ValuesPolicy {
 }
 
 /// What would widen the vcluster's reach into the host: rights, what runs in the control plane's pod or beside
-/// it, the host's objects and file system (the chart's templates, 0.20 to 0.36).
-const DENIED: [&str; 31] = [
+/// it, the host's objects and file system. The charts' templates from 0.10 to 0.36 were read for it. One list for
+/// all of them: no field means one thing up to 0.19 and another since.
+const DENIED: [&str; 86] = [
     "rbac",
+    "plugin",
+    "plugins",
+    // Pods and nodes of all namespaces.
+    "pro",
+    // What the platform confines its vclusters to, should it do so.
+    "policies",
+    "isolation",
+    // Since 0.20.
     "controlPlane.advanced.defaultImageRegistry",
     "controlPlane.advanced.serviceAccount",
+    // Annotations of service accounts: by these, clouds give roles.
+    "controlPlane.advanced.globalMetadata",
+    "controlPlane.advanced.workloadServiceAccount",
+    "controlPlane.advanced.kubeVip",
     "controlPlane.backingStore.etcd.deploy.statefulSet",
     "controlPlane.distro.k8s.image",
+    "controlPlane.distro.k8s.env",
     "controlPlane.distro.k8s.securityContext",
+    "controlPlane.distro.k8s.apiServer.image",
+    "controlPlane.distro.k8s.apiServer.command",
+    "controlPlane.distro.k8s.controllerManager.image",
+    "controlPlane.distro.k8s.controllerManager.command",
+    "controlPlane.distro.k8s.scheduler.image",
+    "controlPlane.distro.k8s.scheduler.command",
     "controlPlane.distro.k3s.image",
+    "controlPlane.distro.k3s.env",
+    "controlPlane.distro.k3s.command",
     "controlPlane.distro.k3s.securityContext",
     "controlPlane.distro.k0s.image",
+    "controlPlane.distro.k0s.env",
+    "controlPlane.distro.k0s.command",
     "controlPlane.distro.k0s.securityContext",
+    // A DaemonSet of the host's folders.
+    "controlPlane.hostPathMapper",
     "controlPlane.statefulSet.args",
     "controlPlane.statefulSet.command",
+    // Any Secret of the namespace as a variable, and with a file at hand any library in the syncer.
+    "controlPlane.statefulSet.env",
+    "controlPlane.statefulSet.runtimeClassName",
     "controlPlane.statefulSet.security",
     "controlPlane.statefulSet.image",
     "controlPlane.statefulSet.sidecarContainers",
     "controlPlane.statefulSet.initContainers",
     "controlPlane.statefulSet.persistence.addVolumes[].hostPath",
+    // Files in the place of the control plane's programs.
+    "controlPlane.statefulSet.persistence.addVolumeMounts",
+    "controlPlane.statefulSet.persistence.binariesVolume",
     "controlPlane.statefulSet.persistence.dataVolume[].hostPath",
-    "controlPlane.statefulSet.persistence.binariesVolume[].hostPath",
+    // Writes into other namespaces.
+    "exportKubeConfig.secret.namespace",
+    "exportKubeConfig.additionalSecrets[].namespace",
     "sync.fromHost.configMaps",
     "sync.fromHost.customResources",
     "sync.fromHost.secrets",
+    "sync.fromHost.nodes.syncBackChanges",
+    "sync.toHost.customResources",
     "sync.toHost.namespaces",
+    "sync.toHost.persistentVolumes",
+    "sync.toHost.priorityClasses",
+    "sync.toHost.storageClasses",
+    "sync.toHost.volumeSnapshots",
+    "sync.toHost.volumeSnapshotContents",
+    // Services of all namespaces.
+    "networking.replicateServices",
     "experimental.deploy.host",
     // Rules of a ClusterRole, up to 0.27.
     "experimental.genericSync",
     "experimental.multiNamespaceMode",
+    "experimental.isolatedControlPlane",
+    "experimental.syncSettings.targetNamespace",
     "integrations",
     // `apiKey` names any Secret of any namespace, and the chart makes a Role to read it.
     "platform",
     "external",
-    "plugin",
-    "plugins",
+    // Up to 0.19.
+    "defaultImageRegistry",
+    "globalAnnotations",
+    "serviceAccount",
+    "workloadServiceAccount",
+    "securityContext",
+    "podSecurityContext",
+    "fsGroup",
+    "openshift",
+    "proLicenseSecret",
+    "hostpathMapper",
+    "multiNamespaceMode",
+    "noopSyncer",
+    // Services, and with a plugin of CoreDNS pods, of all namespaces.
+    "mapServices",
+    "coredns.plugin",
+    "volumes[].hostPath",
+    // All that makes the two containers: image, command, arguments (a shell runs them up to 0.15), variables, mounts.
+    "vcluster",
+    "sync.generic",
+    "sync.nodes.syncNodeChanges",
+    "sync.persistentvolumes",
+    "sync.priorityclasses",
+    "sync.storageclasses",
+    "sync.volumesnapshots",
 ];
 
+/// The same of the syncer up to 0.19, which has harmless fields too.
+const DENIED_SYNCER: [&str; 10] = [
+    "image",
+    "command",
+    "workingDir",
+    "noArgs",
+    "extraArgs",
+    "env",
+    "volumes",
+    "volumeMounts",
+    "extraVolumeMounts",
+    "storage.binariesVolume",
+];
+
+/// The list as a platform would write it.
+fn denied() -> Vec<String> {
+    let syncer = DENIED_SYNCER.into_iter().map(|field| format!("syncer.{field}"));
+    DENIED.into_iter().map(str::to_owned).chain(syncer).collect()
+}
+
 /// Where the chart knows how to carry text of many lines.
-const TEXTS: [&str; 4] = [
+const TEXTS: [&str; 9] = [
     "controlPlane.coredns.overwriteConfig",
     "controlPlane.coredns.overwriteManifests",
+    "coredns.config",
+    "coredns.manifests",
     "experimental.deploy.vcluster",
-    "sync",
+    "init.helm[].values",
+    "init.manifests",
+    "sync.fromHost",
+    "sync.toHost",
 ];
 
 impl Default for ValuesPolicy {
     fn default() -> Self {
-        Self { deny: DENIED.map(str::to_owned).to_vec(), allow: Vec::new() }
+        Self { deny: denied(), allow: Vec::new() }
     }
 }
 
@@ -182,9 +275,18 @@ mod tests {
         }
     }
 
+    /// The default policy refuses values at this path, or takes them.
+    fn assert_refused(values: &Value, path: Option<&str>) {
+        let refused = check_reach(&map(values.clone()), &ValuesPolicy::default());
+        match (refused.err().map(|fatal| fatal.to_string()), path) {
+            (None, None) => {}
+            (Some(message), Some(path)) if message.starts_with(&format!("spec.values.{path}: ")) => {}
+            (refused, path) => panic!("{values}: {refused:?} is not at {path:?}"),
+        }
+    }
+
     #[test]
     fn what_widens_the_reach_is_refused_with_its_path() {
-        let policy = ValuesPolicy::default();
         for (values, path) in [
             (json!({"rbac": {"clusterRole": {"enabled": true}}}), Some("rbac.clusterRole.enabled")),
             (json!({"rbac": null}), Some("rbac")),
@@ -210,34 +312,37 @@ mod tests {
                 None,
             ),
             (json!({"controlPlane": {}, "rbac": {}, "rbacs": true}), None),
+            // Up to 0.19.
+            (json!({"vcluster": {"extraArgs": ["; id"]}}), Some("vcluster.extraArgs")),
+            (json!({"syncer": {"extraArgs": ["--x"]}}), Some("syncer.extraArgs")),
+            (
+                json!({"syncer": {"resources": {"limits": {"memory": "1Gi"}}, "storage": {"size": "9Gi"}}}),
+                None,
+            ),
+            (json!({"volumes": [{"hostPath": {"path": "/"}}]}), Some("volumes[].hostPath.path")),
+            (
+                json!({"sync": {"ingresses": {"enabled": true}, "nodes": {"enabled": true}}, "storage": {"size": "9Gi"}}),
+                None,
+            ),
+            (json!({"coredns": {"plugin": {"enabled": true}}}), Some("coredns.plugin.enabled")),
         ] {
-            let refused = check_reach(&map(values.clone()), &policy).err().map(|fatal| fatal.to_string());
-            match path {
-                None => assert_eq!(refused, None, "{values}"),
-                Some(path) => {
-                    let message = refused.unwrap();
-                    assert!(message.starts_with(&format!("spec.values.{path}: ")), "{message}");
-                }
-            }
+            assert_refused(&values, path);
         }
     }
 
     #[test]
     fn all_that_is_denied_is_refused() {
-        let policy = ValuesPolicy::default();
-        for denied in DENIED {
-            let values = split(denied).into_iter().rev().fold(json!("x"), |below, name| match name {
+        for denied in denied() {
+            let values = split(&denied).into_iter().rev().fold(json!("x"), |below, name| match name {
                 "[]" => json!([below]),
                 name => json!({name: below}),
             });
-            let message = check_reach(&map(values), &policy).unwrap_err().to_string();
-            assert!(message.starts_with(&format!("spec.values.{denied}: ")), "{message}");
+            assert_refused(&values, Some(&denied));
         }
     }
 
     #[test]
     fn what_the_chart_would_take_for_its_own_text_is_refused() {
-        let policy = ValuesPolicy::default();
         let template = "{{ lookup }}";
         let injected = "x\n---\nkind: ClusterRoleBinding";
         let in_vcluster =
@@ -254,17 +359,15 @@ mod tests {
             (json!({"sync": {"toHost": {injected: {}}}}), Some("sync.toHost.x --- kind: ClusterRoleBinding")),
             (in_vcluster("manifests", "a\u{2028}b"), Some("experimental.deploy.vcluster.manifests")),
             (in_vcluster("manifests", injected), None),
+            (json!({"init": {"manifests": injected}}), None),
+            (json!({"init": {"manifestsTemplate": template}}), Some("init.manifestsTemplate")),
+            (json!({"init": {"helm": [{"values": injected}]}}), None),
+            (json!({"init": {"helm": [{"chart": {"name": injected}}]}}), Some("init.helm[].chart.name")),
+            (json!({"sync": {"nodes": {"nodeSelector": injected}}}), Some("sync.nodes.nodeSelector")),
             (json!({"sync": {"toHost": {"pods": {"patches": [{"expression": "a\nb"}]}}}}), None),
             (json!({"a": "{ }} ${b} {c}"}), None),
         ] {
-            let refused = check_reach(&map(values.clone()), &policy).err().map(|fatal| fatal.to_string());
-            match path {
-                None => assert_eq!(refused, None, "{values}"),
-                Some(path) => {
-                    let message = refused.unwrap();
-                    assert!(message.starts_with(&format!("spec.values.{path}: ")), "{message}");
-                }
-            }
+            assert_refused(&values, path);
         }
         let allows = |allow: &str| ValuesPolicy { allow: vec![allow.into()], ..ValuesPolicy::default() };
         let values = map(json!({"a": {"b": template}}));

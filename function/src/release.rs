@@ -1,19 +1,24 @@
 //! The **release**: the vcluster, by provider-helm.
 
+use std::time::SystemTime;
+
 use serde_json::{Value, json};
 use vcluster_backup_proto::v1::Severity;
 
-use crate::chart::{self, Version};
+use crate::chart::{self, Distro, Generation, Version};
 use crate::condition::{Condition, Kind, Reason, Status};
 use crate::fatal::Fatal;
 use crate::names::key;
-use crate::object::{is_ready, text};
+use crate::object::{at, is_ready, text};
 use crate::policy::check_reach;
 use crate::reference::ProviderConfigKind;
+use crate::report::Report;
 use crate::response::Response;
+use crate::restart;
 use crate::sidecar::{self, Sidecar};
 use crate::storage::Access;
 use crate::subject::{Subject, Wanted};
+use crate::upgrade::{self, Upgrade};
 use crate::values::Values;
 use crate::xr::Flavour;
 
@@ -26,26 +31,60 @@ const OVERRIDDEN: &str = "vcluster-backup.io/overridden-values";
 pub struct Release {
     version: Version,
     values: Values,
-    distro: chart::Distro,
+    distro: Distro,
+    /// The restore that its pod is made anew for.
+    restart: Option<String>,
+    upgrade: Option<Upgrade>,
 }
 
 impl Release {
     /// Reads chart version and values; refuses what cannot work, and what the user may not set.
-    pub fn of(subject: &Subject) -> Result<Self, Fatal> {
+    pub fn of(subject: &Subject, report: &Report, now: SystemTime) -> Result<Self, Fatal> {
         let spec = &subject.xr.spec;
         let (field, version) = match &spec.version {
             Some(version) => ("spec.version", version),
             None => ("input.chart.version", &subject.input.chart.version),
         };
         let version = Version::parse(field, version)?;
-        chart::check_layout(field, &version, &spec.values)?;
         check_reach(&spec.values, &subject.input.policy.values)?;
         let values = Values::layered(&subject.input.chart.values, &spec.values);
         let distro = match subject.wanted() {
-            Wanted::On => chart::check_backup(field, &version, &values)?,
-            Wanted::Kept | Wanted::Dropped => chart::Distro::K8s,
+            Wanted::On => chart::check_backup(field, &version, &subject.input.chart, &values)?,
+            Wanted::Kept | Wanted::Dropped => chart::distro(Generation::of(&version), &values),
         };
-        Ok(Self { version, values, distro })
+        let restored = report.restored_id.as_deref();
+        check_restore(subject, &version, restored)?;
+        let restart = restart::id(subject, restored);
+        let upgrade = Upgrade::of(subject, &version, report, now);
+        let release = Self { version, values, distro, restart, upgrade };
+        let observed = subject.request.observed(key::CLUSTER);
+        Ok(match observed.filter(|_| release.is_held()) {
+            Some(observed) => release.held_at(observed),
+            None => release,
+        })
+    }
+
+    /// This one, with all as it is observed.
+    fn held_at(self, observed: &Value) -> Self {
+        let version = upgrade::running(observed).unwrap_or(self.version);
+        let values = Values::observed(observed);
+        let distro = chart::distro(Generation::of(&version), &values);
+        Self { version, values, distro, ..self }
+    }
+
+    /// Whether chart and values stay as they are observed.
+    fn is_held(&self) -> bool {
+        self.upgrade.as_ref().is_some_and(Upgrade::waits)
+    }
+
+    /// The upgrade that is to come.
+    pub fn upgrade(&self) -> Option<&Upgrade> {
+        self.upgrade.as_ref()
+    }
+
+    /// Where the database is.
+    pub fn distro(&self) -> Distro {
+        self.distro
     }
 
     /// The chart's version.
@@ -53,15 +92,9 @@ impl Release {
         self.version.as_str()
     }
 
-    /// Whether the control plane is of the k3s distro.
-    pub fn runs_k3s(&self) -> bool {
-        chart::is_k3s(&self.version, &self.values)
-    }
-
     /// Whether the control plane is scaled to zero.
     pub fn is_asleep(&self) -> bool {
-        let replicas = ["controlPlane", "statefulSet", "highAvailability", "replicas"];
-        self.values.at(&replicas).and_then(Value::as_f64) == Some(0.0)
+        Generation::of(&self.version).is_asleep(&self.values)
     }
 
     /// Composes it, with the sidecar while there is a backup.
@@ -70,12 +103,14 @@ impl Release {
         subject: &Subject,
         access: &Access,
         identity_secret: &str,
+        health: &Condition,
         response: &mut Response,
     ) -> Result<(), Fatal> {
         let observed = subject.request.observed(key::CLUSTER);
         let waits =
             subject.wanted() == Wanted::On && observed.is_some_and(|release| must_wait(subject, release));
-        if subject.wanted() == Wanted::On && !waits {
+        let generation = Generation::of(&self.version);
+        if subject.wanted() == Wanted::On && !waits && !self.is_held() {
             let sidecar = Sidecar {
                 agent: &subject.input.agent,
                 storage: &subject.input.storage,
@@ -83,18 +118,36 @@ impl Release {
                 access,
                 identity_secret,
                 distro: self.distro,
+                generation,
+                is_patched: subject.input.chart.sidecar_container,
+                restart: self.restart.as_deref(),
             };
             sidecar.add_to(&mut self.values);
         }
-        let overridden = self.values.overridden().join(", ");
         let told = observed.and_then(|release| text(release, &["metadata", "annotations", OVERRIDDEN]));
+        let overridden = match told.filter(|_| self.is_held()) {
+            Some(told) => told.to_owned(),
+            None => self.values.overridden().join(", "),
+        };
         if !overridden.is_empty() && told != Some(&overridden) {
             let message =
                 format!("{overridden}: the backup needs this place for itself, what was there is not used");
             response.tell(Severity::Warning, Reason::ValueOverridden, message);
         }
-        response.compose(key::CLUSTER, &self.object(subject, &overridden)?, observed.is_some_and(is_ready));
+        let upgrade = self.upgrade.take();
+        let held = observed.filter(|_| upgrade.as_ref().is_some_and(Upgrade::waits));
+        let mut object = self.object(subject, &overridden)?;
+        if let Some(chart) = held.and_then(|release| at(release, &["spec", "forProvider", "chart"])) {
+            object["spec"]["forProvider"]["chart"] = chart.clone();
+        }
+        response.compose(key::CLUSTER, &object, observed.is_some_and(is_ready));
         let mut condition = condition(subject, observed);
+        if let Some(upgrade) = upgrade {
+            upgrade.tell(&mut condition, health, response);
+        }
+        if subject.wanted() == Wanted::On && !generation.has_init_containers() {
+            condition.message.push_str(" This chart runs nothing before its control plane: a lost volume is not restored by itself, which 0.19.0 or newer does.");
+        }
         if waits {
             response.withhold();
             if condition.status == Status::True {
@@ -161,6 +214,22 @@ impl Release {
             },
         }))
     }
+}
+
+/// Refuses a restore that nothing would do.
+fn check_restore(subject: &Subject, version: &Version, restored: Option<&str>) -> Result<(), Fatal> {
+    let is_asked = subject.wanted() == Wanted::On && subject.pending_restore(restored).is_some();
+    if !is_asked || Generation::of(version).has_init_containers() {
+        return Ok(());
+    }
+    Err(Fatal::new(
+        "spec.restore",
+        format_args!(
+            "chart {} runs nothing before its control plane, which a restore must",
+            version.as_str()
+        ),
+        "name 0.19.0 or newer in spec.version, or restore by hand as the restore page says",
+    ))
 }
 
 /// Whether the backup must wait until all that it mounts is there: a control plane that runs without would not come

@@ -1,16 +1,20 @@
 //! The agent's **report**: what it writes into ConfigMap `<name>-backup-status`, at least once a minute. The
 //! vcluster's pod writes it, so it is read as anything that a stranger says.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::check;
 use crate::condition::{Condition, Kind, Reason};
 use crate::object::text;
 
 /// Longest message that is passed on.
 const MESSAGE: usize = 512;
+/// Longest list of pins that is read, in bytes; one has 100 or so.
+const PINS: usize = 65_536;
 
 /// What the agent says; all of it may be missing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -29,6 +33,8 @@ pub struct Report {
     pub last_verify: Option<String>,
     /// The restore that was last done.
     pub restored_id: Option<String>,
+    /// The pins that were asked for and are made, and of when they are.
+    pub pins: BTreeMap<String, Timestamp>,
     /// More, for people.
     pub message: Option<String>,
 }
@@ -47,6 +53,7 @@ impl Report {
             size_bytes: word("sizeBytes").and_then(|text| text.parse().ok()),
             last_verify: time("lastVerify"),
             restored_id: word("restoredId"),
+            pins: pins(text(config_map, &["data", "pins"]).unwrap_or_default()),
             message: word("message"),
         }
     }
@@ -105,6 +112,15 @@ impl Report {
     }
 }
 
+/// A JSON object of names and times. What is neither is left out.
+fn pins(list: &str) -> BTreeMap<String, Timestamp> {
+    let list = Some(list).filter(|list| list.len() <= PINS);
+    let pins = list.and_then(|list| serde_json::from_str::<BTreeMap<String, Value>>(list).ok());
+    let pin = |(name, time): (String, Value)| Some((name, time.as_str()?.parse().ok()?));
+    let pins = pins.unwrap_or_default().into_iter().filter_map(pin);
+    pins.filter(|(name, _)| check::pin("pins", name).is_ok()).collect()
+}
+
 /// One line without control characters, not too long.
 fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MESSAGE).collect()
@@ -159,6 +175,13 @@ mod tests {
         let message = report.message.unwrap();
         assert!(message.chars().count() == MESSAGE && !message.contains('\u{1b}'));
         assert_eq!(Report::of(None), Report::default());
+        let made = json!({"a": "2026-11-22T12:00:00Z", "../b": "2026-11-22T12:00:00Z", "c": "now", "d": 7});
+        let pins = super::pins(&made.to_string());
+        assert_eq!(pins.keys().collect::<Vec<_>>(), ["a"]);
+        let long = format!("{{\"a\": \"2026-11-22T12:00:00Z\"{}}}", " ".repeat(PINS));
+        for text in [long.as_str(), "", "[]", "{", "7"] {
+            assert!(super::pins(text).is_empty());
+        }
         assert_eq!(Report::of(Some(&json!(7))), Report::default());
     }
 }

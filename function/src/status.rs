@@ -33,6 +33,8 @@ pub struct Facts<'a> {
     pub health: &'a Condition,
     /// The chart's version.
     pub version: &'a str,
+    /// The upgrade that is to come.
+    pub upgrade: Option<Value>,
     /// Where the backup goes; none where there is none.
     pub bucket: Option<&'a str>,
     /// Its keys.
@@ -45,14 +47,15 @@ pub fn status(subject: &Subject, facts: &Facts) -> Map<String, Value> {
     let report = facts.report;
     let mut status = Map::new();
     status.insert("backup".into(), backup(facts));
-    status.insert(
-        "cluster".into(),
-        json!({
-            "version": facts.version,
-            "endpoint": format!("https://{}.{}.svc", names.release, names.namespace),
-            "kubeconfigSecret": names.kubeconfig(),
-        }),
-    );
+    let mut cluster = json!({
+        "version": facts.version,
+        "endpoint": format!("https://{}.{}.svc", names.release, names.namespace),
+        "kubeconfigSecret": names.kubeconfig(),
+    });
+    if let Some(upgrade) = &facts.upgrade {
+        cluster["upgrade"] = upgrade.clone();
+    }
+    status.insert("cluster".into(), cluster);
     let restore = match &subject.xr.spec.restore {
         Some(restore) => {
             let pending = subject.pending_restore(report.restored_id.as_deref()).is_some();

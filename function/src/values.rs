@@ -21,6 +21,15 @@ impl Values {
         Self { user, merged, overridden: Vec::new() }
     }
 
+    /// The values of an observed release.
+    pub fn observed(release: &Value) -> Self {
+        let values = at(release, &["spec", "forProvider", "values"]).and_then(Value::as_object);
+        values.map_or_else(
+            || Self::layered(&Map::new(), &Map::new()),
+            |values| Self::layered(values, &Map::new()),
+        )
+    }
+
     /// The value at a path, before the function's own.
     pub fn at(&self, path: &[&str]) -> Option<&Value> {
         at(&self.merged, path)
@@ -54,6 +63,18 @@ impl Values {
         self.merged = with_item(self.merged.take(), path, item);
     }
 
+    /// Sets a field. What is there gives way, and so does anything that is in the way.
+    pub fn set(&mut self, path: &[&str], value: Value) {
+        for upto in 1..=path.len() {
+            let gives_way =
+                |there: &Value| if upto == path.len() { *there != value } else { !there.is_object() };
+            if self.at(&path[..upto]).is_some_and(|there| !there.is_null() && gives_way(there)) {
+                self.overridden.push(self.field(&path[..upto]));
+            }
+        }
+        self.merged = with_field(self.merged.take(), path, value);
+    }
+
     /// The fields that gave way to the function's own.
     pub fn overridden(&self) -> &[String] {
         &self.overridden
@@ -63,6 +84,15 @@ impl Values {
     pub fn into_json(self) -> Value {
         self.merged
     }
+}
+
+/// `value` with another one at a path.
+fn with_field(value: Value, path: &[&str], field: Value) -> Value {
+    let Some((name, rest)) = path.split_first() else { return field };
+    let mut fields = if let Value::Object(fields) = value { fields } else { Map::new() };
+    let below = fields.remove(*name).unwrap_or_default();
+    fields.insert((*name).to_owned(), with_field(below, rest, field));
+    Value::Object(fields)
 }
 
 /// `value` with an item at the end of the list at a path, in the place of one of the same name.
@@ -138,6 +168,28 @@ mod tests {
                 "s": {"list": [{"name": "logs"}, {"name": "own"}]},
                 "t": {"list": [{"name": "own"}]},
                 "u": {"list": [{"name": "own"}]},
+            })
+        );
+    }
+
+    #[test]
+    fn a_field_that_is_set_takes_its_place() {
+        let mut values = Values::layered(
+            &map(json!({"plugin": {"own": {"image": "other"}, "more": {}}, "text": "x"})),
+            &map(json!({"same": {"a": 1}})),
+        );
+        values.set(&["plugin", "own"], json!({"image": "own"}));
+        values.set(&["text", "below"], json!(1));
+        values.set(&["same", "a"], json!(1));
+        values.set(&["new", "a"], json!(1));
+        assert_eq!(values.overridden(), ["input.chart.values.plugin.own", "input.chart.values.text"]);
+        assert_eq!(
+            values.into_json(),
+            json!({
+                "plugin": {"own": {"image": "own"}, "more": {}},
+                "text": {"below": 1},
+                "same": {"a": 1},
+                "new": {"a": 1},
             })
         );
     }

@@ -268,3 +268,61 @@ fn a_running_control_plane_is_restarted_only_when_all_that_it_mounts_is_there() 
         assert!(before.get("backup-user").is_some_and(object::is_ready), "{flavour}");
     }
 }
+
+#[test]
+fn an_upgrade_waits_with_the_release_as_it_is_and_goes_on_once() {
+    for flavour in ["claim", "namespaced"] {
+        let mut cluster = Cluster::new(flavour);
+        let calm = Weather { applied: usize::MAX, stale: false, progress: true, first: 0 };
+        for _ in 0..6 {
+            cluster.reconcile(&calm);
+        }
+        let before = cluster.objects["vcluster"]["spec"].clone();
+        cluster.case.xr["spec"]["version"] = json!("0.35.3");
+        let results = |response: &RunFunctionResponse| response.results.len();
+        for now in ["2026-11-22T12:00:00Z", "2026-11-22T12:00:01Z", "2026-11-22T12:04:59Z"] {
+            cluster.case.now = now.into();
+            assert_eq!(results(&cluster.reconcile(&calm)), 0, "{flavour} {now}");
+            assert_eq!(cluster.objects["vcluster"]["spec"], before, "{flavour} {now}");
+            let config = cluster.objects["backup-config"]["data"]["config.yaml"].as_str().unwrap();
+            let pin = r#"{"keepFor":"2160h","name":"before-0.35.3","since":"2026-11-22T12:00:00Z"}"#;
+            assert!(config.contains(pin), "{flavour} {now}: {config}");
+        }
+        cluster.case.now = "2026-11-22T12:05:00Z".into();
+        let response = cluster.reconcile(&calm);
+        assert_eq!(response.results[0].reason.as_deref(), Some("UpgradeUnguarded"), "{flavour}");
+        assert_eq!(results(&response), 1, "{flavour}");
+        assert_eq!(cluster.objects["vcluster"]["spec"]["forProvider"]["chart"]["version"], "0.35.3");
+        for _ in 0..3 {
+            assert_eq!(results(&cluster.reconcile(&calm)), 0, "{flavour}");
+        }
+        assert_eq!(cluster.case.xr["status"]["cluster"].get("upgrade"), None, "{flavour}");
+        let config = &cluster.objects["backup-config"]["data"]["config.yaml"];
+        assert!(!config.as_str().unwrap().contains("before-"), "{flavour}: {config}");
+    }
+}
+
+#[test]
+fn a_restore_makes_the_pod_anew_once_and_after_the_agent_was_told() {
+    let restore_id = |cluster: &Cluster| cluster.objects["vcluster"].to_string().contains("VCB_RESTORE_ID");
+    for flavour in ["claim", "namespaced"] {
+        let mut cluster = Cluster::new(flavour);
+        let calm = Weather { applied: usize::MAX, stale: false, progress: true, first: 0 };
+        for _ in 0..6 {
+            cluster.reconcile(&calm);
+        }
+        cluster.case.xr["spec"]["restore"] = json!({"id": "oops", "latest": true});
+        cluster.reconcile(&calm);
+        let config = cluster.objects["backup-config"]["data"]["config.yaml"].as_str().unwrap();
+        assert!(config.contains("restore: {\"id\":\"oops\""), "{flavour}: {config}");
+        assert!(!restore_id(&cluster), "{flavour}: the pod would not find it");
+        cluster.reconcile(&calm);
+        assert!(restore_id(&cluster), "{flavour}");
+        let release = cluster.objects["vcluster"]["spec"].clone();
+        cluster.case.xr["spec"]["restore"] = Value::Null;
+        for _ in 0..3 {
+            cluster.reconcile(&calm);
+            assert_eq!(cluster.objects["vcluster"]["spec"], release, "{flavour}: another restart");
+        }
+    }
+}

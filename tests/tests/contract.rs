@@ -60,13 +60,13 @@ fn check_mounts(container: &Value) -> Result<()> {
     Ok(())
 }
 
-/// Variables that the agent reads as settings, and no other but the place for scratch files.
+/// Variables that the agent reads as settings, and no other but the mark of a restore.
 fn check_environment(container: &Value) -> Result<()> {
     let command = Cli::command();
     let known: BTreeSet<&str> = command.get_arguments().filter_map(|arg| arg.get_env()?.to_str()).collect();
     for variable in container["env"].as_array().map(Vec::as_slice).unwrap_or_default() {
         let name = variable["name"].as_str().context("a variable without a name")?;
-        ensure!(name == "TMPDIR" || known.contains(name), "the agent does not know {name}");
+        ensure!(name == "VCB_RESTORE_ID" || known.contains(name), "the agent does not know {name}");
         ensure!(variable.get("valueFrom").is_none(), "{name} may bring a secret into the environment");
     }
     Ok(())

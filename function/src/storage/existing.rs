@@ -27,7 +27,12 @@ pub fn access(subject: &Subject, existing: &Existing) -> Result<Access, Fatal> {
         "" => subject.names.prefix.clone(),
         above => format!("{above}/{}", subject.names.prefix),
     };
-    Ok(Access { bucket: existing.bucket.clone(), prefix: Some(prefix), secret: subject.names.keys().name })
+    Ok(Access {
+        bucket: existing.bucket.clone(),
+        prefix: Some(prefix),
+        secret: Some(subject.names.keys().name),
+        role_arn: None,
+    })
 }
 
 /// There is nothing to wait for; refused while there is a bucket of this XR's own, which would be deleted by not

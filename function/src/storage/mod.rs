@@ -19,8 +19,10 @@ pub struct Access {
     pub bucket: String,
     /// Folder in it.
     pub prefix: Option<String>,
-    /// The Secret with the S3 credentials, beside the vcluster.
-    pub secret: String,
+    /// The Secret with the S3 credentials, beside the vcluster; none where the pod proves who it is.
+    pub secret: Option<String>,
+    /// The role that the vcluster's service account is to have in the cloud (web identity).
+    pub role_arn: Option<String>,
 }
 
 impl Access {

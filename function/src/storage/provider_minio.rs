@@ -30,7 +30,8 @@ pub fn access(subject: &Subject) -> Access {
     Access {
         bucket: asked.unwrap_or_else(|| subject.names.bucket.clone()),
         prefix: None,
-        secret: subject.names.user_keys().name,
+        secret: Some(subject.names.user_keys().name),
+        role_arn: None,
     }
 }
 
