@@ -56,6 +56,9 @@ pub enum Reason {
     AwaitingStorageSecret,
     Applying,
     Issued,
+    AwaitingIdentity,
+    Rotating,
+    KeysRotated,
     IdentityMissing,
     IdentityChanged,
     IdentityInvalid,
@@ -93,6 +96,11 @@ pub enum Reason {
     Replicating,
     // Restored
     Pending,
+    SourceMissing,
+    SourceNotReady,
+    NotShared,
+    Restoring,
+    Failed,
     Done,
 }
 

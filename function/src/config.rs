@@ -6,11 +6,10 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use crate::names::Place;
-use crate::restore::Restore;
 use crate::spec::{Adopt, Spec, When};
 
 /// The file, sorted by key.
-fn file(spec: &Spec, restore: Option<&Restore>) -> String {
+fn file(spec: &Spec, orders: &Orders) -> String {
     let backup = &spec.backup;
     let retention = &backup.retention;
     let pins: Vec<Value> = backup
@@ -52,17 +51,30 @@ fn file(spec: &Spec, restore: Option<&Restore>) -> String {
         ("autoRestore", json!(when)),
         ("adopt", json!(adopt)),
     ]);
-    if let Some(restore) = restore {
-        settings.insert("restore", restore.config());
+    if let Some(restore) = &orders.restore {
+        settings.insert("restore", restore.clone());
+    }
+    // One signs with the key that the agent has; what others signed before it was changed is to be read too.
+    if orders.signers.len() > 1 {
+        settings.insert("signer", json!(orders.signers.join(",")));
     }
     // Each value in JSON, which is YAML: nothing that a user typed can be read as anything but text.
     let lines: Vec<String> = settings.iter().map(|(name, value)| format!("{name}: {value}\n")).collect();
     lines.concat()
 }
 
-/// The ConfigMap; `restore` is still to be done, `certificate` is what the server's certificate is checked against.
-pub fn config_map(place: &Place, spec: &Spec, restore: Option<&Restore>, certificate: Option<&str>) -> Value {
-    let mut data = Map::from_iter([("config.yaml".to_owned(), json!(file(spec, restore)))]);
+/// What the agent is told beside what the spec says.
+#[derive(Debug, Clone, Default)]
+pub struct Orders {
+    /// The restore that is still to be done, as the agent reads it.
+    pub restore: Option<Value>,
+    /// Whose signatures this cluster's own objects bear.
+    pub signers: Vec<String>,
+}
+
+/// The ConfigMap; `certificate` is what the server's certificate is checked against.
+pub fn config_map(place: &Place, spec: &Spec, orders: &Orders, certificate: Option<&str>) -> Value {
+    let mut data = Map::from_iter([("config.yaml".to_owned(), json!(file(spec, orders)))]);
     if let Some(certificate) = certificate {
         data.insert("ca.crt".into(), json!(certificate));
     }
@@ -78,6 +90,7 @@ pub fn config_map(place: &Place, spec: &Spec, restore: Option<&Restore>, certifi
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::restore::Restore;
 
     #[test]
     fn the_file_is_yaml_with_sorted_keys() {
@@ -87,7 +100,9 @@ mod tests {
             "restore": {"id": "a: b # \"c\"", "revision": 7},
         }))
         .unwrap();
-        let text = file(&spec, spec.restore.as_ref());
+        let restore = spec.restore.as_ref().map(Restore::config);
+        let orders = Orders { restore, signers: vec!["one".into(), "two".into()] };
+        let text = file(&spec, &orders);
         let keys: Vec<&str> = text.lines().filter_map(|line| line.split(':').next()).collect();
         assert!(keys.is_sorted(), "{text}");
         let read: Value = serde_saphyr::from_str(&text).unwrap();
@@ -101,6 +116,8 @@ mod tests {
             (&json!(["empty", "behind"]), &json!("same-name"))
         );
         assert_eq!((&read["syncInterval"], &read["keepLast"]), (&json!("1s"), &json!(3)));
-        assert!(!file(&spec, None).contains("restore:"));
+        assert_eq!(read["signer"], json!("one,two"));
+        let text = file(&spec, &Orders { restore: None, signers: vec!["one".into()] });
+        assert!(!text.contains("restore:") && !text.contains("signer:"));
     }
 }

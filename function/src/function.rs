@@ -4,19 +4,24 @@
 use std::time::SystemTime;
 
 use ring::rand::SecureRandom;
+use serde_json::Value;
 use vcluster_backup_proto::v1::{RunFunctionRequest, RunFunctionResponse};
 
 use crate::condition::{Condition, Kind, Reason};
-use crate::config::config_map;
+use crate::config::{Orders, config_map};
+use crate::connection;
+use crate::credentials::handover::Handover;
 use crate::credentials::{self, Credentials};
 use crate::fatal::Fatal;
 use crate::input::Input;
 use crate::names::{Names, key, required};
+use crate::progress::Progress;
 use crate::release::Release;
 use crate::report::Report;
 use crate::request::{Request, Required};
 use crate::response::Response;
-use crate::status::{self, Facts};
+use crate::source::Source;
+use crate::status::{self, Facts, Issued};
 use crate::storage::{self, Access, Certificate};
 use crate::subject::{Subject, Wanted};
 use crate::xr::Xr;
@@ -44,6 +49,7 @@ fn answer(
     let names = Names::of(&xr, &input)?;
     let subject = Subject { request, input: &input, xr: &xr, names: &names };
     require(&subject, response)?;
+    connection::publish(&subject, response);
 
     let fetched = request.required(required::REPORT);
     let report = Report::of(fetched.found());
@@ -57,6 +63,7 @@ fn answer(
         response.set_condition(health.clone());
     }
 
+    let source = Source::resolve(&subject, &report, response)?;
     let release = Release::of(&subject)?;
     if release.is_asleep() && subject.wanted() == Wanted::On {
         let message = "The vcluster is scaled to zero; nothing changes.";
@@ -69,30 +76,43 @@ fn answer(
     let version = release.version().to_owned();
     let issued = if subject.wanted() == Wanted::On {
         let credentials = Credentials::resolve(&subject, random)?;
-        let issued = credentials.compose(&subject, &report, response)?;
-        let is_issued = issued.fingerprint.is_some();
-        compose_config(&subject, &report, is_issued, response);
-        release.compose(&subject, &access, &credentials.identity_secret(&subject), response)?;
+        let (issued, handover) = credentials.compose(&subject, &report, &source, response)?;
+        let restore = order(&subject, &report, &source, handover);
+        compose_config(&subject, restore, &issued, response);
+        release.compose(&subject, &access, &names.restore_key().name, response)?;
         issued
     } else {
         release.compose(&subject, &access, "", response)?;
         credentials::compose_off(&subject, response)
     };
     response.set_condition(health.clone());
-    tell_restore(&subject, &report, response);
+    let progress = Progress::of(&subject, &report, &source);
+    if let Some(condition) = progress.condition() {
+        if source.is_missing() {
+            response.withhold();
+        }
+        response.set_condition(condition.clone());
+    }
     let bucket = match subject.wanted() {
         Wanted::On => Some(access.bucket.as_str()),
         Wanted::Kept => subject.remembered("bucket"),
         Wanted::Dropped => None,
     };
-    let facts = Facts { report: &report, health: &health, version: &version, bucket, issued: &issued };
+    let facts = Facts {
+        report: &report,
+        health: &health,
+        version: &version,
+        bucket,
+        issued: &issued,
+        progress: &progress,
+    };
     response.set_status(status::status(&subject, &facts));
     Ok(())
 }
 
 /// Asks for what must be read live: the same for the same spec, or Crossplane would go on asking.
 fn require(subject: &Subject, response: &mut Response) -> Result<(), Fatal> {
-    response.require(required::IDENTITY, "v1", "Secret", &subject.names.identity);
+    credentials::require(subject, response)?;
     response.require(required::REPORT, "v1", "ConfigMap", &subject.names.report());
     let storage = &subject.input.storage;
     if let Some(existing) = storage.existing.as_ref().filter(|_| subject.uses_existing()) {
@@ -106,8 +126,34 @@ fn require(subject: &Subject, response: &mut Response) -> Result<(), Fatal> {
     Ok(())
 }
 
+/// What the agent is told of a restore.
+enum Order {
+    /// This, or nothing.
+    Known(Option<Value>),
+    /// What it was told before.
+    Unchanged,
+}
+
+/// A restore from elsewhere is asked for when all that it takes is handed over, and a new cluster is told nothing
+/// before: it would start empty.
+fn order(subject: &Subject, report: &Report, source: &Source, handover: Handover) -> Order {
+    let Some(restore) = subject.pending_restore(report.restored_id.as_deref()) else {
+        return Order::Known(None);
+    };
+    let mut config = restore.config();
+    match source {
+        Source::Own => Order::Known(Some(config)),
+        Source::Found(backup) if handover.is_done => {
+            config["from"] = backup.config();
+            Order::Known(Some(config))
+        }
+        Source::Missing(..) if subject.request.observed(key::CONFIG).is_some() => Order::Known(None),
+        Source::Found(_) | Source::Missing(..) | Source::Unresolved => Order::Unchanged,
+    }
+}
+
 /// The ConfigMap follows the keys: the agent starts when it has both.
-fn compose_config(subject: &Subject, report: &Report, is_issued: bool, response: &mut Response) {
+fn compose_config(subject: &Subject, restore: Order, issued: &Issued, response: &mut Response) {
     let observed = subject.request.observed(key::CONFIG).is_some();
     let certificate = match storage::certificate(subject) {
         Certificate::System => None,
@@ -123,32 +169,17 @@ fn compose_config(subject: &Subject, report: &Report, is_issued: bool, response:
             return;
         }
     };
-    if observed || (is_issued && subject.has_namespace()) {
+    let Order::Known(restore) = restore else {
+        credentials::keep(subject, response, &[key::CONFIG]);
+        response.withhold();
+        return;
+    };
+    if observed || (!issued.fingerprints.is_empty() && subject.has_namespace()) {
+        let orders = Orders { restore, signers: issued.signers.iter().rev().cloned().collect() };
         let place = subject.names.config();
-        let restore = subject.pending_restore(report.restored_id.as_deref());
-        let config = config_map(&place, &subject.xr.spec, restore, certificate.as_deref());
+        let config = config_map(&place, &subject.xr.spec, &orders, certificate.as_deref());
         response.compose(key::CONFIG, &config, observed);
     } else {
         response.withhold();
     }
-}
-
-fn tell_restore(subject: &Subject, report: &Report, response: &mut Response) {
-    let Some(restore) = &subject.xr.spec.restore else { return };
-    response.set_condition(if subject.pending_restore(report.restored_id.as_deref()).is_some() {
-        Condition::no(
-            Kind::Restored,
-            Reason::Pending,
-            format!("Restore {} is done when the control plane starts next.", restore.id),
-        )
-    } else {
-        Condition::yes(
-            Kind::Restored,
-            Reason::Done,
-            format!(
-                "Restore {} is done; take spec.restore out, or ask for another under a new id.",
-                restore.id
-            ),
-        )
-    });
 }
