@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use zeroize::Zeroizing;
 
-use super::identity::Identity;
+use super::identity::{Identity, IdentityError};
 use super::keyring::Keyring;
 use super::refusal::broken;
 use super::{IDENTITY, keep};
@@ -14,7 +14,7 @@ use crate::names::key;
 use crate::object;
 use crate::report::Report;
 use crate::response::Response;
-use crate::source::{Backup, SOURCE_ACCESS_KEY, SOURCE_SECRET_KEY, Source};
+use crate::source::{SOURCE_ACCESS_KEY, SOURCE_SECRET_KEY, Source};
 use crate::subject::Subject;
 
 /// What was handed over.
@@ -56,7 +56,8 @@ pub fn compose(
     if own.is_empty() || !(subject.has_namespace() || observed.is_some()) {
         return Ok(Handover::default());
     }
-    let identities = lines(&own, backup).map_err(|error| broken(subject, &error))?;
+    let more = backup.map_or(&[][..], |backup| &backup.identities);
+    let identities = lines(&own, more).map_err(|error| broken(subject, &error))?;
     let mut entries = vec![(IDENTITY, identities.as_bytes())];
     if let Some(keys) = backup.and_then(|backup| backup.keys.as_ref()) {
         entries.extend([(SOURCE_ACCESS_KEY, &keys.access[..]), (SOURCE_SECRET_KEY, &keys.secret[..])]);
@@ -69,10 +70,10 @@ pub fn compose(
 }
 
 /// One a line, the newest first, none twice.
-fn lines(own: &[&Identity], backup: Option<&Backup>) -> Result<Zeroizing<String>, super::IdentityError> {
+pub fn lines(own: &[&Identity], more: &[Identity]) -> Result<Zeroizing<String>, IdentityError> {
     let mut known = BTreeSet::new();
     let mut lines = Zeroizing::new(String::new());
-    for identity in own.iter().copied().chain(backup.into_iter().flat_map(|backup| &backup.identities)) {
+    for identity in own.iter().copied().chain(more) {
         if !known.insert(identity.recipient()) {
             continue;
         }

@@ -18,6 +18,7 @@ mod refusal;
 pub mod saved;
 
 use ring::rand::SecureRandom;
+use zeroize::Zeroizing;
 
 use crate::condition::{Condition, Kind, Reason, Status};
 use crate::fatal::Fatal;
@@ -31,9 +32,10 @@ use crate::spec::ROTATIONS;
 use crate::status::Issued;
 use crate::subject::{Subject, Wanted};
 use handover::Handover;
-use identity::IdentityError;
+use identity::Identity;
 use keyring::Keyring;
 pub use origin::{derived, stored};
+use refusal::broken;
 
 /// Name, and key, of the pipeline step's credentials.
 const MASTER_KEY: &str = "master-key";
@@ -62,7 +64,7 @@ impl Credentials {
         response: &mut Response,
     ) -> Result<(Issued, Handover), Fatal> {
         let keyring = &self.keyring;
-        let own: Vec<_> = keyring.held().map(identity::Identity::recipient).collect();
+        let own: Vec<_> = keyring.held().map(Identity::recipient).collect();
         response.set_condition(escrow::escrow(subject.input, &subject.xr.spec, &own, keyring.has_master)?);
         let handover = handover::compose(keyring, subject, report, source, response)?;
         response.set_condition(self.sealed(subject, handover.is_open));
@@ -91,10 +93,24 @@ impl Credentials {
         Ok((issued, handover))
     }
 
+    /// All identities that are kept, one a line, the newest first.
+    pub fn identities(&self, subject: &Subject) -> Result<Option<Zeroizing<String>>, Fatal> {
+        let all: Vec<&Identity> = self.keyring.held().collect();
+        if all.is_empty() {
+            return Ok(None);
+        }
+        handover::lines(&all, &[]).map(Some).map_err(|error| broken(subject, &error))
+    }
+
+    /// Whether the vcluster's pod can read an identity where it is stored.
+    pub fn is_in_namespace(&self, subject: &Subject) -> bool {
+        subject.keeps_identity_in_namespace() && !self.keyring.is_derived()
+    }
+
     fn sealed(&self, subject: &Subject, is_open: bool) -> Condition {
         let kind = Kind::KeySealed;
         let places = self.keyring.places(subject);
-        if subject.keeps_identity_in_namespace() && !self.keyring.is_derived() {
+        if self.is_in_namespace(subject) {
             let message = format!(
                 "The identity is in Secret {places}, which the vcluster's pod can read; give the function a master-key to keep it out of its reach."
             );
