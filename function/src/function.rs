@@ -7,7 +7,7 @@ use ring::rand::SecureRandom;
 use serde_json::Value;
 use vcluster_backup_proto::v1::{RunFunctionRequest, RunFunctionResponse};
 
-use crate::condition::{Condition, Kind, Reason};
+use crate::condition::{Condition, Kind, Reason, Status};
 use crate::config::{Orders, config_map};
 use crate::connection;
 use crate::credentials::handover::Handover;
@@ -88,7 +88,7 @@ fn answer(
     response.set_condition(health.clone());
     let progress = Progress::of(&subject, &report, &source);
     if let Some(condition) = progress.condition() {
-        if source.is_missing() {
+        if condition.status != Status::True {
             response.withhold();
         }
         response.set_condition(condition.clone());

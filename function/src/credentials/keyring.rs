@@ -88,13 +88,13 @@ impl Keyring {
         self.origins.iter().all(|origin| matches!(origin, Origin::Derived(_)))
     }
 
-    /// The Secrets of those that do not.
+    /// The Secrets of those that do not; the first one's while none is known.
     pub fn places(&self, subject: &Subject) -> String {
-        let apart =
-            self.origins.iter().enumerate().filter(|(_, origin)| !matches!(origin, Origin::Derived(_)));
+        let origins = self.origins.iter().enumerate();
+        let stored = origins.filter(|(_, origin)| matches!(origin, Origin::Stored(..)));
         let places: Vec<String> =
-            apart.map(|(rotation, _)| subject.names.identity_of(rotation).to_string()).collect();
-        places.join(", ")
+            stored.map(|(rotation, _)| subject.names.identity_of(rotation).to_string()).collect();
+        if places.is_empty() { subject.names.identity.to_string() } else { places.join(" and ") }
     }
 
     /// What identifies them.

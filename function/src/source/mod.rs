@@ -107,13 +107,6 @@ impl Source {
     }
 }
 
-impl Source {
-    /// Whether something of it is not there.
-    pub fn is_missing(&self) -> bool {
-        matches!(self, Self::Missing(..))
-    }
-}
-
 impl Backup {
     /// As the agent reads it, in `restore.from`.
     pub fn config(&self) -> Value {
