@@ -7,6 +7,8 @@ use crate::fatal::Fatal;
 pub const LABEL: usize = 63;
 /// Longest name of a Kubernetes object.
 const SUBDOMAIN: usize = 253;
+/// Longest folder in a bucket: an object's whole name may have 1024 bytes.
+const FOLDER: usize = 512;
 
 /// Checks a name that goes into DNS: a namespace, a Service.
 pub fn label(field: &str, name: &str) -> Result<(), Fatal> {
@@ -53,6 +55,14 @@ pub fn bucket(field: &str, name: &str) -> Result<(), Fatal> {
     .shown_as(Kind::StorageReady, Reason::Refused))
 }
 
+/// Checks a folder in a bucket.
+pub fn folder(field: &str, name: &str) -> Result<(), Fatal> {
+    if (1..=FOLDER).contains(&name.len()) && name.chars().all(|c| c.is_ascii_graphic()) {
+        return Ok(());
+    }
+    Err(Fatal::new(field, "it is no folder of a bucket", "take 1 to 512 visible ASCII characters"))
+}
+
 /// Lower-case letters and digits, and between them any of `inner`.
 fn is_framed(name: &str, inner: &str) -> bool {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
@@ -67,11 +77,12 @@ mod tests {
     fn names_are_what_their_readers_take() {
         type Check = fn(&str, &str) -> Result<(), Fatal>;
         let long = "a".repeat(64);
-        let cases: [(Check, &[&str], &[&str]); 4] = [
+        let cases: [(Check, &[&str], &[&str]); 5] = [
             (label, &["a", "team-a", "0"], &["", "-a", "a-", "A", "a.b", "a_b", "é", &long]),
             (subdomain, &["a.b", "team-a.dev-backup"], &["", "a..b", ".a", "a-.b"]),
             (pin, &["before-1.2"], &["", ".a", "a/b", "..", &long]),
             (bucket, &["vcb-a", "a.b"], &["ab", "a..b", "a/b", "-ab", &long]),
+            (folder, &["prod/team-a/dev", "_cluster/x"], &["", "a b", "é", "\u{0}"]),
         ];
         for (check, good, bad) in cases {
             for name in good {

@@ -56,6 +56,9 @@ pub enum Reason {
     AwaitingStorageSecret,
     Applying,
     Issued,
+    AwaitingIdentity,
+    Rotating,
+    KeysRotated,
     IdentityMissing,
     IdentityChanged,
     IdentityInvalid,
@@ -96,6 +99,11 @@ pub enum Reason {
     Replicating,
     // Restored
     Pending,
+    SourceMissing,
+    SourceNotReady,
+    NotShared,
+    Restoring,
+    Failed,
     Done,
     // ClusterRegistered
     Registering,

@@ -5,17 +5,15 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use crate::chart::Distro;
 use crate::names::Place;
-use crate::restore::Restore;
 use crate::spec::{Adopt, Spec, When};
 use crate::upgrade::Upgrade;
 
 /// The file, sorted by key.
-fn file(spec: &Spec, distro: Distro, restore: Option<&Restore>, upgrade: Option<&Upgrade>) -> String {
+fn file(spec: &Spec, orders: &Orders) -> String {
     let backup = &spec.backup;
     let retention = &backup.retention;
-    let guard = upgrade.map(Upgrade::pin);
+    let guard = orders.upgrade.as_ref().map(Upgrade::pin);
     let pins: Vec<Value> = backup
         .pins
         .iter()
@@ -28,7 +26,7 @@ fn file(spec: &Spec, distro: Distro, restore: Option<&Restore>, upgrade: Option<
             }
             Value::Object(request)
         })
-        .chain(upgrade.map(Upgrade::request))
+        .chain(orders.upgrade.as_ref().map(Upgrade::request))
         .collect();
     let when: Vec<&str> = backup
         .auto_restore
@@ -56,28 +54,36 @@ fn file(spec: &Spec, distro: Distro, restore: Option<&Restore>, upgrade: Option<
         ("pins", json!(pins)),
         ("autoRestore", json!(when)),
         ("adopt", json!(adopt)),
-        ("include", json!([distro.include()])),
+        ("include", json!([orders.include])),
     ]);
-    if let Some(restore) = restore {
-        settings.insert("restore", restore.config());
+    if let Some(restore) = &orders.restore {
+        settings.insert("restore", restore.clone());
+    }
+    // One signs with the key that the agent has; what others signed before it was changed is to be read too.
+    if orders.signers.len() > 1 {
+        settings.insert("signer", json!(orders.signers.join(",")));
     }
     // Each value in JSON, which is YAML: nothing that a user typed can be read as anything but text.
     let lines: Vec<String> = settings.iter().map(|(name, value)| format!("{name}: {value}\n")).collect();
     lines.concat()
 }
 
-/// The ConfigMap; `restore` is still to be done, `upgrade` wants a restore point, `certificate` is what the
-/// server's certificate is checked against.
-pub fn config_map(
-    place: &Place,
-    spec: &Spec,
-    distro: Distro,
-    restore: Option<&Restore>,
-    upgrade: Option<&Upgrade>,
-    certificate: Option<&str>,
-) -> Value {
-    let file = file(spec, distro, restore, upgrade);
-    let mut data = Map::from_iter([("config.yaml".to_owned(), json!(file))]);
+/// What the agent is told beside what the spec says.
+#[derive(Debug, Clone)]
+pub struct Orders {
+    /// What a restore needs beside the database.
+    pub include: &'static str,
+    /// The restore that is still to be done, as the agent reads it.
+    pub restore: Option<Value>,
+    /// Whose signatures this cluster's own objects bear.
+    pub signers: Vec<String>,
+    /// The upgrade that wants a restore point.
+    pub upgrade: Option<Upgrade>,
+}
+
+/// The ConfigMap; `certificate` is what the server's certificate is checked against.
+pub fn config_map(place: &Place, spec: &Spec, orders: &Orders, certificate: Option<&str>) -> Value {
+    let mut data = Map::from_iter([("config.yaml".to_owned(), json!(file(spec, orders)))]);
     if let Some(certificate) = certificate {
         data.insert("ca.crt".into(), json!(certificate));
     }
@@ -93,6 +99,8 @@ pub fn config_map(
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::chart::Distro;
+    use crate::restore::Restore;
 
     #[test]
     fn the_file_is_yaml_with_sorted_keys() {
@@ -102,7 +110,14 @@ mod tests {
             "restore": {"id": "a: b # \"c\"", "revision": 7},
         }))
         .unwrap();
-        let text = file(&spec, Distro::K8s, spec.restore.as_ref(), None);
+        let restore = spec.restore.as_ref().map(Restore::config);
+        let orders = Orders {
+            include: Distro::K8s.include(),
+            restore,
+            signers: vec!["one".into(), "two".into()],
+            upgrade: None,
+        };
+        let text = file(&spec, &orders);
         let keys: Vec<&str> = text.lines().filter_map(|line| line.split(':').next()).collect();
         assert!(keys.is_sorted(), "{text}");
         let read: Value = serde_saphyr::from_str(&text).unwrap();
@@ -116,7 +131,8 @@ mod tests {
             (&json!(["empty", "behind"]), &json!("same-name"))
         );
         assert_eq!((&read["syncInterval"], &read["keepLast"]), (&json!("1s"), &json!(3)));
-        assert_eq!(read["include"], json!(["/data/pki"]));
-        assert!(!file(&spec, Distro::K3s, None, None).contains("restore:"));
+        assert_eq!((&read["include"], &read["signer"]), (&json!(["/data/pki"]), &json!("one,two")));
+        let text = file(&spec, &Orders { restore: None, signers: vec!["one".into()], ..orders });
+        assert!(!text.contains("restore:") && !text.contains("signer:"));
     }
 }

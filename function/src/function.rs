@@ -4,19 +4,24 @@
 use std::time::SystemTime;
 
 use ring::rand::SecureRandom;
+use serde_json::Value;
 use vcluster_backup_proto::v1::{RunFunctionRequest, RunFunctionResponse};
 
-use crate::condition::{Condition, Kind, Reason};
-use crate::config::config_map;
+use crate::condition::{Condition, Kind, Reason, Status};
+use crate::config::{Orders, config_map};
+use crate::connection;
+use crate::credentials::handover::Handover;
 use crate::credentials::{self, Credentials};
 use crate::fatal::Fatal;
 use crate::input::Input;
 use crate::names::{Names, key, required};
+use crate::progress::Progress;
 use crate::rancher;
 use crate::release::Release;
 use crate::report::Report;
 use crate::request::{Request, Required};
 use crate::response::Response;
+use crate::source::Source;
 use crate::status::{self, Facts};
 use crate::storage::{self, Access, Certificate};
 use crate::subject::{Subject, Wanted};
@@ -46,6 +51,7 @@ fn answer(
     let names = Names::of(&xr, &input)?;
     let subject = Subject { request, input: &input, xr: &xr, names: &names };
     require(&subject, response)?;
+    connection::publish(&subject, response);
 
     let fetched = request.required(required::REPORT);
     let report = Report::of(fetched.found());
@@ -59,6 +65,7 @@ fn answer(
         response.set_condition(health.clone());
     }
 
+    let source = Source::resolve(&subject, &report, response)?;
     let release = Release::of(&subject, &report, now)?;
     if release.is_asleep() && subject.wanted() == Wanted::On {
         let message = "The vcluster is scaled to zero; nothing changes.";
@@ -73,26 +80,43 @@ fn answer(
     let upgrade = release.upgrade().cloned();
     let issued = if subject.wanted() == Wanted::On {
         let credentials = Credentials::resolve(&subject, random)?;
-        let issued = credentials.compose(&subject, &report, response)?;
-        let is_issued = issued.fingerprint.is_some();
-        compose_config(&subject, &report, &release, is_issued, response);
-        let identity_secret = credentials.identity_secret(&subject);
-        release.compose(&subject, &access, &identity_secret, &health, response)?;
+        let (issued, handover) = credentials.compose(&subject, &report, &source, response)?;
+        let orders = Orders {
+            include: distro.include(),
+            restore: None,
+            signers: issued.signers.iter().rev().cloned().collect(),
+            upgrade: upgrade.clone(),
+        };
+        let restore = order(&subject, &report, &source, handover);
+        compose_config(&subject, orders, restore, response);
+        release.compose(&subject, &access, &names.restore_key().name, &health, response)?;
         issued
     } else {
         release.compose(&subject, &access, "", &health, response)?;
         credentials::compose_off(&subject, response)
     };
     response.set_condition(health.clone());
-    tell_restore(&subject, &report, response);
+    let progress = Progress::of(&subject, &report, &source);
+    if let Some(condition) = progress.condition() {
+        if condition.status != Status::True {
+            response.withhold();
+        }
+        response.set_condition(condition.clone());
+    }
     let bucket = match subject.wanted() {
         Wanted::On => Some(access.bucket.as_str()),
         Wanted::Kept => subject.remembered("bucket"),
         Wanted::Dropped => None,
     };
-    let upgrade = upgrade.as_ref().map(Upgrade::status);
-    let facts =
-        Facts { report: &report, health: &health, version: &version, upgrade, bucket, issued: &issued };
+    let facts = Facts {
+        report: &report,
+        health: &health,
+        version: &version,
+        upgrade: upgrade.as_ref().map(Upgrade::status),
+        bucket,
+        issued: &issued,
+        progress: &progress,
+    };
     let mut status = status::status(&subject, &facts);
     if let Some(rancher) = rancher::compose(&subject, &report, distro, response)? {
         status.insert("rancher".into(), rancher);
@@ -103,7 +127,7 @@ fn answer(
 
 /// Asks for what must be read live: the same for the same spec, or Crossplane would go on asking.
 fn require(subject: &Subject, response: &mut Response) -> Result<(), Fatal> {
-    response.require(required::IDENTITY, "v1", "Secret", &subject.names.identity);
+    credentials::require(subject, response)?;
     response.require(required::REPORT, "v1", "ConfigMap", &subject.names.report());
     let storage = &subject.input.storage;
     if let Some(existing) = storage.existing.as_ref().filter(|_| subject.uses_existing()) {
@@ -117,14 +141,34 @@ fn require(subject: &Subject, response: &mut Response) -> Result<(), Fatal> {
     Ok(())
 }
 
+/// What the agent is told of a restore.
+enum Order {
+    /// This, or nothing.
+    Known(Option<Value>),
+    /// What it was told before.
+    Unchanged,
+}
+
+/// A restore from elsewhere is asked for when all that it takes is handed over, and a new cluster is told nothing
+/// before: it would start empty.
+fn order(subject: &Subject, report: &Report, source: &Source, handover: Handover) -> Order {
+    let Some(restore) = subject.pending_restore(report.restored_id.as_deref()) else {
+        return Order::Known(None);
+    };
+    let mut config = restore.config();
+    match source {
+        Source::Own => Order::Known(Some(config)),
+        Source::Found(backup) if handover.is_done => {
+            config["from"] = backup.config();
+            Order::Known(Some(config))
+        }
+        Source::Missing(..) if subject.request.observed(key::CONFIG).is_some() => Order::Known(None),
+        Source::Found(_) | Source::Missing(..) | Source::Unresolved => Order::Unchanged,
+    }
+}
+
 /// The ConfigMap follows the keys: the agent starts when it has both.
-fn compose_config(
-    subject: &Subject,
-    report: &Report,
-    release: &Release,
-    is_issued: bool,
-    response: &mut Response,
-) {
+fn compose_config(subject: &Subject, orders: Orders, restore: Order, response: &mut Response) {
     let observed = subject.request.observed(key::CONFIG).is_some();
     let certificate = match storage::certificate(subject) {
         Certificate::System => None,
@@ -140,33 +184,18 @@ fn compose_config(
             return;
         }
     };
+    let Order::Known(restore) = restore else {
+        credentials::keep(subject, response, &[key::CONFIG]);
+        response.withhold();
+        return;
+    };
+    let is_issued = !orders.signers.is_empty();
     if observed || (is_issued && subject.has_namespace()) {
+        let orders = Orders { restore, ..orders };
         let place = subject.names.config();
-        let restore = subject.pending_restore(report.restored_id.as_deref());
-        let (distro, upgrade) = (release.distro(), release.upgrade());
-        let config = config_map(&place, &subject.xr.spec, distro, restore, upgrade, certificate.as_deref());
+        let config = config_map(&place, &subject.xr.spec, &orders, certificate.as_deref());
         response.compose(key::CONFIG, &config, observed);
     } else {
         response.withhold();
     }
-}
-
-fn tell_restore(subject: &Subject, report: &Report, response: &mut Response) {
-    let Some(restore) = &subject.xr.spec.restore else { return };
-    response.set_condition(if subject.pending_restore(report.restored_id.as_deref()).is_some() {
-        Condition::no(
-            Kind::Restored,
-            Reason::Pending,
-            format!("Restore {} is done when the control plane starts next.", restore.id),
-        )
-    } else {
-        Condition::yes(
-            Kind::Restored,
-            Reason::Done,
-            format!(
-                "Restore {} is done; take spec.restore out, or ask for another under a new id.",
-                restore.id
-            ),
-        )
-    });
 }

@@ -39,6 +39,11 @@ pub mod key {
     pub const RANCHER_IMPORT: &str = "rancher-import";
     /// The `rancher-cluster` chart, where the platform uses that instead.
     pub const RANCHER_RELEASE: &str = "rancher-release";
+
+    /// The Secret with the identity of a rotation.
+    pub fn identity(rotation: usize) -> String {
+        super::numbered(IDENTITY, rotation)
+    }
 }
 
 /// Under which keys required resources are asked for.
@@ -51,6 +56,29 @@ pub mod required {
     pub const STORAGE: &str = "backup-storage";
     /// The platform's Secret with the S3 server's certificate.
     pub const CERTIFICATE: &str = "backup-certificate";
+    /// The user's Secret with a saved identity.
+    pub const SAVED: &str = "backup-identity-saved";
+    /// What a restore is from: another Vcluster, or a Secret of the user's.
+    pub const SOURCE: &str = "restore-source";
+    /// The Secret with the S3 credentials of another Vcluster.
+    pub const SOURCE_S3: &str = "restore-source-s3";
+    /// The Secret with the kubeconfig.
+    pub const KUBECONFIG: &str = "kubeconfig";
+
+    /// The Secret with the identity of a rotation; composed under the same key.
+    pub fn identity(rotation: usize) -> String {
+        super::numbered(IDENTITY, rotation)
+    }
+
+    /// That of another Vcluster.
+    pub fn source_identity(rotation: usize) -> String {
+        super::numbered("restore-source-identity", rotation)
+    }
+}
+
+/// The first identity has the plain name, each later one its number.
+fn numbered(name: &str, rotation: usize) -> String {
+    if rotation == 0 { name.to_owned() } else { format!("{name}-{rotation}") }
 }
 
 /// How namespaces begin that are made for claims; each holds one vcluster.
@@ -86,7 +114,7 @@ pub struct Names {
     pub bucket: String,
     /// The cluster's folder in a shared bucket.
     pub prefix: String,
-    /// The Secret with the identity.
+    /// The Secret with the identity, the first one if there are several.
     pub identity: Place,
     /// Whose backup it is, as the agent's `--owner` takes it.
     pub owner: String,
@@ -143,6 +171,11 @@ impl Names {
         Place { name: format!("{}{suffix}", self.release), namespace: self.namespace.clone() }
     }
 
+    /// The Secret with the identity of a rotation.
+    pub fn identity_of(&self, rotation: usize) -> Place {
+        Place { name: numbered(&self.identity.name, rotation), namespace: self.identity.namespace.clone() }
+    }
+
     /// The Secret that the sidecar gets.
     pub fn keys(&self) -> Place {
         self.beside("-backup")
@@ -158,7 +191,7 @@ impl Names {
         self.beside("-backup-s3")
     }
 
-    /// The Secret with the identity, while a restore needs it.
+    /// The Secret with the identities that the init container looks in, and with the keys to another's bucket.
     pub fn restore_key(&self) -> Place {
         self.beside("-backup-restore")
     }

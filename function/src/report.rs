@@ -63,6 +63,11 @@ impl Report {
         self.phase.as_deref() == Some("AwaitingKey")
     }
 
+    /// Whether it is at a restore, or has failed at one and tries again.
+    pub fn is_restoring(&self) -> bool {
+        matches!(self.phase.as_deref(), Some("Restoring" | "Failed"))
+    }
+
     /// What is to be thought of it at `now`; silence counts from `stale_after` on.
     pub fn health(&self, now: SystemTime, stale_after: Duration) -> Condition {
         let kind = Kind::BackupHealthy;

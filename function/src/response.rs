@@ -65,13 +65,13 @@ impl Response {
         }
     }
 
-    /// Asks for an object by name.
+    /// Asks for an object by name; one without a namespace is cluster-scoped.
     pub fn require(&mut self, key: &str, api_version: &str, kind: &str, place: &Place) {
         let selector = ResourceSelector {
             api_version: api_version.to_owned(),
             kind: kind.to_owned(),
             r#match: Some(Match::MatchName(place.name.clone())),
-            namespace: Some(place.namespace.clone()),
+            namespace: Some(place.namespace.clone()).filter(|namespace| !namespace.is_empty()),
         };
         let requirements = self.answer.requirements.get_or_insert_with(Requirements::default);
         requirements.resources.insert(key.to_owned(), selector);
@@ -106,6 +106,12 @@ impl Response {
             reason: Some(reason.to_string()),
             target: Some(Target::CompositeAndClaim.into()),
         });
+    }
+
+    /// Publishes an entry of the XR's connection Secret.
+    pub fn set_connection(&mut self, field: &str, value: &[u8]) {
+        let composite = self.answer.desired.get_or_insert_default().composite.get_or_insert_default();
+        composite.connection_details.insert(field.to_owned(), value.to_vec());
     }
 
     /// Sets fields of the XR's status.

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::check;
-use crate::fatal::{Fatal, unsupported};
+use crate::condition::{Kind, Reason};
+use crate::fatal::Fatal;
 use crate::reference::LocalSecretRef;
 use crate::schema;
 
@@ -67,6 +68,34 @@ pub struct Source {
     pub secret_ref: Option<LocalSecretRef>,
 }
 
+impl Source {
+    /// Checks that it is one Vcluster, or one bucket with its own keys: the platform's open more than this user's.
+    fn check(&self) -> Result<(), Fatal> {
+        let field = "spec.restore.from";
+        let refuse = |cause: &str| {
+            let way_out = "give name (and namespace) of a Vcluster, or bucket (and prefix) and secretRef";
+            Err(Fatal::new(field, cause, way_out))
+        };
+        match (&self.name, &self.namespace, &self.bucket, &self.prefix, &self.secret_ref) {
+            (Some(name), namespace, None, None, None) => {
+                check::label(&format!("{field}.name"), name)?;
+                namespace.as_ref().map_or(Ok(()), |it| check::label(&format!("{field}.namespace"), it))
+            }
+            (None, None, Some(bucket), prefix, Some(secret)) => {
+                check::bucket(&format!("{field}.bucket"), bucket)?;
+                check::subdomain(&format!("{field}.secretRef.name"), &secret.name)?;
+                prefix.as_ref().map_or(Ok(()), |it| check::folder(&format!("{field}.prefix"), it))
+            }
+            (None, _, Some(_), _, None) => {
+                refuse("a bucket is read with keys of your own, and it names none")
+            }
+            (None, _, None, _, _) => refuse("it names neither a Vcluster nor a bucket"),
+            _ => refuse("it names a Vcluster and says where the backup is, which is one too many"),
+        }
+        .map_err(|fatal| fatal.shown_as(Kind::Restored, Reason::Refused))
+    }
+}
+
 impl Restore {
     /// Checks that one point is named.
     pub fn check(&self) -> Result<(), Fatal> {
@@ -76,9 +105,6 @@ impl Restore {
                 "it is not 1 to 128 visible characters",
                 "name the restore, such as 2026-11-22-oops",
             ));
-        }
-        if self.from.is_some() {
-            return Err(unsupported("spec.restore.from", "restore the cluster's own backup, without from"));
         }
         let points = usize::from(self.latest)
             + usize::from(self.at.is_some())
@@ -101,7 +127,20 @@ impl Restore {
         if self.revision == Some(0) {
             return Err(Fatal::new("spec.restore.revision", "revisions begin at 1", "name a later one"));
         }
-        self.pin.as_deref().map_or(Ok(()), |pin| check::pin("spec.restore.pin", pin))
+        if let Some(pin) = &self.pin {
+            check::pin("spec.restore.pin", pin)?;
+        }
+        self.from.as_ref().map_or(Ok(()), Source::check)
+    }
+
+    /// The point in a few words.
+    pub fn point(&self) -> String {
+        match (&self.at, self.revision, &self.pin) {
+            (Some(at), ..) => format!("at {at}"),
+            (_, Some(revision), _) => format!("revision {revision}"),
+            (.., Some(pin)) => format!("pin {pin}"),
+            _ => "latest".into(),
+        }
     }
 
     /// The request as the agent reads it.
@@ -149,6 +188,22 @@ mod tests {
         }
     }
 
+    fn from(source: Value) -> Value {
+        json!({"id": "a", "latest": true, "from": source})
+    }
+
+    #[test]
+    fn another_backup_is_a_vclusters_or_a_bucket_with_keys() {
+        for source in [
+            json!({"name": "dev"}),
+            json!({"name": "dev", "namespace": "team-b"}),
+            json!({"bucket": "bucket", "secretRef": {"name": "s"}}),
+            json!({"bucket": "bucket", "prefix": "team-a/dev", "secretRef": {"name": "s"}}),
+        ] {
+            assert!(check(from(source)).is_ok());
+        }
+    }
+
     #[test]
     fn anything_else_is_refused_with_its_path() {
         for (asked, field) in [
@@ -160,7 +215,30 @@ mod tests {
             (json!({"id": "a", "at": "yesterday"}), "spec.restore.at: "),
             (json!({"id": "a", "revision": 0}), "spec.restore.revision: "),
             (json!({"id": "a", "pin": "/"}), "spec.restore.pin: "),
-            (json!({"id": "a", "latest": true, "from": {"bucket": "b"}}), "spec.restore.from: "),
+            (from(json!({})), "spec.restore.from: it names neither"),
+            (from(json!({"namespace": "n"})), "spec.restore.from: it names neither"),
+            (from(json!({"secretRef": {"name": "s"}})), "spec.restore.from: it names neither"),
+            (from(json!({"bucket": "bucket"})), "spec.restore.from: a bucket is read with keys"),
+            (
+                from(json!({"bucket": "bucket", "prefix": "p"})),
+                "spec.restore.from: a bucket is read with keys",
+            ),
+            (from(json!({"name": "dev", "bucket": "bucket"})), "spec.restore.from: it names a Vcluster and"),
+            (
+                from(json!({"name": "dev", "secretRef": {"name": "s"}})),
+                "spec.restore.from: it names a Vcluster and",
+            ),
+            (from(json!({"name": "../x"})), "spec.restore.from.name: "),
+            (from(json!({"name": "dev", "namespace": "*"})), "spec.restore.from.namespace: "),
+            (from(json!({"bucket": "b/c", "secretRef": {"name": "s"}})), "spec.restore.from.bucket: "),
+            (
+                from(json!({"bucket": "bucket", "secretRef": {"name": "."}})),
+                "spec.restore.from.secretRef.name: ",
+            ),
+            (
+                from(json!({"bucket": "bucket", "prefix": "a\nb", "secretRef": {"name": "s"}})),
+                "spec.restore.from.prefix: ",
+            ),
             (
                 json!({"id": "a", "from": {"secretRef": {"name": "s", "namespace": "n"}}}),
                 "unknown field `namespace`",

@@ -10,13 +10,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::check;
-use crate::fatal::{Fatal, unsupported};
+use crate::fatal::Fatal;
 use crate::rancher;
 use crate::recipient::Recipient;
 use crate::reference::LocalSecretRef;
 use crate::restore::Restore;
 use crate::schema;
 use crate::span::Span;
+
+/// How often an identity can be changed.
+pub const ROTATIONS: u32 = 16;
 
 /// What the virtual cluster shall be.
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
@@ -251,8 +254,18 @@ impl Spec {
     pub fn check(&self) -> Result<(), Fatal> {
         let backup = &self.backup;
         rancher::cluster::check(&self.rancher)?;
-        if !backup.share_with.is_empty() {
-            return Err(unsupported("spec.backup.shareWith", "leave it empty; backups are not shared"));
+        for (index, namespace) in backup.share_with.iter().enumerate() {
+            check::label(&format!("spec.backup.shareWith[{index}]"), namespace)?;
+        }
+        if backup.rotate_keys > ROTATIONS {
+            return Err(Fatal::new(
+                "spec.backup.rotateKeys",
+                format_args!("it is above {ROTATIONS}"),
+                "make a new cluster, and restore this one's backup into it",
+            ));
+        }
+        if let Some(secret) = &backup.identity_secret_ref {
+            check::subdomain("spec.backup.identitySecretRef.name", &secret.name)?;
         }
         if let Some(bucket) = &backup.bucket {
             check::bucket("spec.backup.bucket", bucket)?;
@@ -300,6 +313,9 @@ mod tests {
             (json!({"pins": [{"name": "a"}, {"name": "a"}]}), "spec.backup.pins[1].name: "),
             (json!({"pins": [{"name": "../x"}]}), "spec.backup.pins[0].name: "),
             (json!({"bucket": "Mine"}), "spec.backup.bucket: "),
+            (json!({"shareWith": ["team-b", "*"]}), "spec.backup.shareWith[1]: "),
+            (json!({"rotateKeys": 17}), "spec.backup.rotateKeys: "),
+            (json!({"identitySecretRef": {"name": "../x"}}), "spec.backup.identitySecretRef.name: "),
             (json!({"deletionPolicy": "Orphan"}), "spec.backup.deletionPolicy: "),
             (json!({"autoRestore": {"when": ["Always"]}}), "spec.backup.autoRestore.when[0]: "),
         ] {

@@ -3,25 +3,42 @@
 use serde_json::{Map, Value, json};
 
 use crate::condition::{Condition, Reason};
+use crate::object::{at, text};
+use crate::progress::Progress;
 use crate::report::Report;
 use crate::subject::Subject;
 
 /// What identifies the keys of a backup; none of it is secret.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Issued {
-    /// The cluster's recipient.
+    /// The newest identity's recipient.
     pub recipient: Option<String>,
-    /// What it is remembered by.
-    pub fingerprint: Option<String>,
-    /// Whose signature the objects bear.
-    pub signer: Option<String>,
+    /// What identities are remembered by, by rotation number.
+    pub fingerprints: Vec<String>,
+    /// Whose signatures the objects bear, by rotation number.
+    pub signers: Vec<String>,
 }
 
 impl Issued {
-    /// As the XR's status has it.
-    pub fn remembered(subject: &Subject) -> Self {
-        let field = |name| subject.remembered(name).map(str::to_owned);
-        Self { recipient: field("recipient"), fingerprint: field("fingerprint"), signer: field("signer") }
+    /// As the status of an XR or a claim has it.
+    pub fn remembered(object: &Value) -> Self {
+        let field = |name| text(object, &["status", "backup", name]).map(str::to_owned);
+        // Where there are several the single field holds the newest, else the only one.
+        let all = |several, one| {
+            let several = at(object, &["status", "backup", several]).and_then(Value::as_array);
+            let several = several.map(|texts| texts.iter().filter_map(Value::as_str).map(str::to_owned));
+            several.map_or_else(|| field(one).into_iter().collect(), Iterator::collect::<Vec<_>>)
+        };
+        Self {
+            recipient: field("recipient"),
+            fingerprints: all("fingerprints", "fingerprint"),
+            signers: all("signers", "signer"),
+        }
+    }
+
+    /// Whether an identity is known to have been issued under a rotation number, and which.
+    pub fn fingerprint(&self, rotation: usize) -> Option<&str> {
+        self.fingerprints.get(rotation).map(String::as_str)
     }
 }
 
@@ -39,6 +56,8 @@ pub struct Facts<'a> {
     pub bucket: Option<&'a str>,
     /// Its keys.
     pub issued: &'a Issued,
+    /// How far the restore is that is asked for.
+    pub progress: &'a Progress,
 }
 
 /// The whole status.
@@ -56,15 +75,7 @@ pub fn status(subject: &Subject, facts: &Facts) -> Map<String, Value> {
         cluster["upgrade"] = upgrade.clone();
     }
     status.insert("cluster".into(), cluster);
-    let restore = match &subject.xr.spec.restore {
-        Some(restore) => {
-            let pending = subject.pending_restore(report.restored_id.as_deref()).is_some();
-            Some(json!({"id": restore.id, "phase": if pending { "Pending" } else { "Done" }}))
-        }
-        // Remembered when it is no longer asked for: the same id asked for again is done already.
-        None => subject.remembered_restore().cloned(),
-    };
-    if let Some(restore) = restore {
+    if let Some(restore) = facts.progress.status(subject, report) {
         status.insert("restore".into(), restore);
     }
     status
@@ -72,6 +83,7 @@ pub fn status(subject: &Subject, facts: &Facts) -> Map<String, Value> {
 
 fn backup(facts: &Facts) -> Value {
     let Facts { report, health, issued, .. } = facts;
+    let several = |all: &Vec<String>| (all.len() > 1).then(|| json!(all));
     // The agent's word for what it does, unless it is its silence that matters.
     let phase = match health.reason {
         Reason::Disabled | Reason::Stale | Reason::Asleep => health.reason.to_string(),
@@ -90,8 +102,10 @@ fn backup(facts: &Facts) -> Value {
         ("lastVerify", report.last_verify.as_ref().map(|time| json!(time))),
         ("message", report.message.as_ref().map(|message| json!(message))),
         ("recipient", issued.recipient.as_ref().map(|recipient| json!(recipient))),
-        ("fingerprint", issued.fingerprint.as_ref().map(|fingerprint| json!(fingerprint))),
-        ("signer", issued.signer.as_ref().map(|signer| json!(signer))),
+        ("fingerprint", issued.fingerprints.last().map(|fingerprint| json!(fingerprint))),
+        ("fingerprints", several(&issued.fingerprints)),
+        ("signer", issued.signers.last().map(|signer| json!(signer))),
+        ("signers", several(&issued.signers)),
     ];
     fields
         .into_iter()

@@ -7,7 +7,7 @@ use crate::input::storage::Provisioner;
 use crate::input::{Input, Keeping};
 use crate::names::{Names, Place, key};
 use crate::object::{at, text};
-use crate::reference::{ProviderConfigKind, ProviderConfigRef, SecretRef};
+use crate::reference::{LocalSecretRef, ProviderConfigKind, ProviderConfigRef, SecretRef};
 use crate::request::Request;
 use crate::restore::Restore;
 use crate::spec::DeletionPolicy;
@@ -66,6 +66,11 @@ impl Subject<'_> {
         self.xr.flavour == Flavour::Namespaced || self.input.encryption.identity == Keeping::InNamespace
     }
 
+    /// How many identities there are to be: the first, and one for each time that it was changed.
+    pub fn rotations(&self) -> usize {
+        self.xr.spec.backup.rotate_keys as usize + 1
+    }
+
     /// A field of the XR's `status.backup`, as it was last written.
     pub fn remembered(&self, field: &str) -> Option<&str> {
         text(self.request.composite(), &["status", "backup", field])
@@ -79,9 +84,25 @@ impl Subject<'_> {
     /// The restore that is asked for and not known to be done, given the id that the agent reports.
     pub fn pending_restore(&self, restored: Option<&str>) -> Option<&Restore> {
         let restore = self.xr.spec.restore.as_ref()?;
-        let remembered = self.remembered_restore().filter(|status| text(status, &["phase"]) == Some("Done"));
-        let done = [restored, remembered.and_then(|status| text(status, &["id"]))];
-        (!done.contains(&Some(restore.id.as_str()))).then_some(restore)
+        (restored != Some(&restore.id) && !self.has_restored(&restore.id)).then_some(restore)
+    }
+
+    /// Whether the XR's status says that a restore is done.
+    pub fn has_restored(&self, id: &str) -> bool {
+        let done = self.remembered_restore().filter(|status| text(status, &["phase"]) == Some("Done"));
+        done.is_some_and(|status| text(status, &["id"]) == Some(id))
+    }
+
+    /// Where a Secret of the user's is: beside the claim or XR.
+    pub fn locate_beside(&self, field: &str, secret: &LocalSecretRef) -> Result<Place, Fatal> {
+        let namespace = self.xr.namespace.clone().ok_or_else(|| {
+            Fatal::new(
+                field,
+                "it is a Secret beside the claim, and a cluster-scoped XR that nobody claimed has no namespace",
+                "take it out, or claim the XR",
+            )
+        })?;
+        Ok(Place { name: secret.name.clone(), namespace })
     }
 
     /// Where a Secret of the platform is.

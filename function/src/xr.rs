@@ -68,20 +68,25 @@ impl Xr {
         if let Some(namespace) = namespace {
             check::label("metadata.namespace", namespace)?;
         }
-        let mut spec = object.get("spec").cloned().unwrap_or_else(|| json!({}));
-        if let Value::Object(fields) = &mut spec {
-            fields.retain(|field, _| !MACHINERY.contains(&field.as_str()));
-        }
-        let spec: Spec = typed::parse(&spec, "spec")?;
-        spec.check()?;
         Ok(Self {
             name: name.to_owned(),
             namespace: namespace.map(str::to_owned),
             flavour,
             uid: text(object, &["metadata", "uid"]).map(str::to_owned),
-            spec,
+            spec: read_spec(object)?,
         })
     }
+}
+
+/// Reads and checks the spec of an XR, or of a claim.
+pub fn read_spec(object: &Value) -> Result<Spec, Fatal> {
+    let mut spec = object.get("spec").cloned().unwrap_or_else(|| json!({}));
+    if let Value::Object(fields) = &mut spec {
+        fields.retain(|field, _| !MACHINERY.contains(&field.as_str()));
+    }
+    let spec: Spec = typed::parse(&spec, "spec")?;
+    spec.check()?;
+    Ok(spec)
 }
 
 #[cfg(test)]

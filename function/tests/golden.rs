@@ -7,10 +7,12 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{Case, show};
+use common::{Case, reveals_identity, show};
 use function_vcluster_backup::function::run;
+use function_vcluster_backup::object;
 use prost::Message as _;
 use ring::test::rand::FixedByteRandom;
+use serde_json::json;
 
 fn folders() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
@@ -56,4 +58,28 @@ fn every_stage_of_life_answers_as_written() {
         "other answers than written (UPDATE_GOLDEN=1 writes them):\n{}",
         wrong.join("\n")
     );
+}
+
+/// The pod reads every Secret of its namespace: what is sealed away must be in none.
+#[test]
+fn what_is_sealed_is_out_of_the_pods_reach() {
+    let mut sealed = 0;
+    for folder in folders() {
+        let case = Case::read(&folder);
+        let response = run(case.request(), case.now(), &FixedByteRandom { byte: 9 });
+        let phase = case.required.get("backup-status").map(|report| report["data"]["phase"].clone());
+        let restores = ["AwaitingKey", "Restoring", "Failed"].iter().any(|it| phase == Some(json!(it)));
+        let asked = !case.xr["spec"]["restore"].is_null();
+        if case.input["encryption"]["identity"] == "InNamespace" || restores || asked {
+            continue;
+        }
+        sealed += 1;
+        let desired = response.desired.unwrap_or_default();
+        for (key, resource) in &desired.resources {
+            let object = object::decode(resource.resource.as_ref().unwrap());
+            let is_kept_apart = object["metadata"]["namespace"] == "crossplane-system";
+            assert!(is_kept_apart || !reveals_identity(&object), "{}: {key}", folder.display());
+        }
+    }
+    assert!(sealed > 60, "{sealed} cases");
 }

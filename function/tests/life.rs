@@ -6,152 +6,15 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use common::Case;
+use common::cluster::{CALM, Cluster, weather};
 use function_vcluster_backup::function::run;
 use function_vcluster_backup::object;
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use ring::rand::SystemRandom;
 use serde_json::{Value, json};
-use vcluster_backup_proto::v1::resource_selector::Match;
 use vcluster_backup_proto::v1::{RunFunctionResponse, Severity};
-
-/// What the API server holds.
-struct Cluster {
-    case: Case,
-    objects: BTreeMap<String, Value>,
-    identity: Option<Value>,
-}
-
-/// What goes wrong, or not, in one reconcile.
-#[derive(Debug, Clone)]
-struct Weather {
-    /// So many objects are applied before an error ends the reconcile.
-    applied: usize,
-    /// The XR, and so what is observed, is read from a cache that knows of nothing yet.
-    stale: bool,
-    /// The providers get on with their work.
-    progress: bool,
-    /// From which object on is applied (Crossplane goes through a map, in any order).
-    first: usize,
-}
-
-impl Cluster {
-    fn new(flavour: &str) -> Self {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(flavour);
-        let mut case = Case::read(&root.join("first-call"));
-        case.required.clear();
-        Self { case, objects: BTreeMap::new(), identity: None }
-    }
-
-    /// Calls the function until its requirements no longer change, as Crossplane does.
-    fn ask(&self, stale: bool) -> RunFunctionResponse {
-        let mut case = self.case.clone();
-        if stale {
-            case.xr["status"] = Value::Null;
-        } else {
-            case.observed.clone_from(&self.objects);
-        }
-        let first = run(case.request(), case.now(), &SystemRandom::new());
-        for (key, selector) in first.requirements.clone().unwrap().resources {
-            let Some(Match::MatchName(name)) = selector.r#match else { panic!("by name") };
-            let found = self.objects.values().find(|object| {
-                object["kind"] == selector.kind.as_str()
-                    && object["metadata"]["name"] == name.as_str()
-                    && object["metadata"]["namespace"].as_str() == selector.namespace.as_deref()
-            });
-            case.required.insert(key, found.cloned().unwrap_or(json!("none")));
-        }
-        let second = run(case.request(), case.now(), &SystemRandom::new());
-        assert_eq!(first.requirements, second.requirements);
-        for result in &second.results {
-            assert_ne!(result.severity(), Severity::Fatal, "{}", result.message);
-        }
-        second
-    }
-
-    fn reconcile(&mut self, weather: &Weather) -> RunFunctionResponse {
-        let response = self.ask(weather.stale);
-        let desired = response.desired.clone().unwrap();
-        let mut keys: Vec<String> = desired.resources.keys().cloned().collect();
-        let count = keys.len();
-        keys.rotate_left(weather.first % count);
-        for key in keys.iter().take(weather.applied) {
-            let object = object::decode(desired.resources[key].resource.as_ref().unwrap());
-            self.apply(key, object);
-            self.check();
-        }
-        if weather.applied >= count {
-            let status = object::decode(desired.composite.unwrap().resource.as_ref().unwrap());
-            self.case.xr["status"] = status["status"].clone();
-            if !weather.stale {
-                self.objects.retain(|key, _| desired.resources.contains_key(key));
-            }
-        }
-        if weather.progress {
-            self.make_progress();
-        }
-        self.check();
-        response
-    }
-
-    /// Server-side apply: status stays, and what is immutable is refused.
-    fn apply(&mut self, key: &str, mut object: Value) {
-        if key == "backup-user" {
-            assert!(
-                self.objects.get("backup-policy").is_some_and(object::is_ready),
-                "a user before its policy"
-            );
-        }
-        if let Some(there) = self.objects.get(key) {
-            if there["immutable"] == true && there["data"] != object["data"] {
-                return;
-            }
-            object["status"] = there["status"].clone();
-        }
-        self.objects.insert(key.to_owned(), object);
-    }
-
-    fn make_progress(&mut self) {
-        for (key, object) in &mut self.objects {
-            if ["Release", "Bucket", "Policy", "User"].contains(&object["kind"].as_str().unwrap()) {
-                // One stage at a time.
-                object["status"] = match (key.as_str(), &object["status"]) {
-                    ("vcluster", Value::Null) => json!({"atProvider": {"state": "pending-install"}}),
-                    _ => json!({
-                        "atProvider": {"state": "deployed"},
-                        "conditions": [{"type": "Ready", "status": "True"}],
-                    }),
-                };
-            }
-        }
-    }
-
-    /// What must hold at every moment.
-    fn check(&mut self) {
-        let identity = self.objects.get("backup-identity").map(|secret| secret["data"].clone());
-        if let Some(before) = &self.identity {
-            assert_eq!(identity.as_ref(), Some(before), "the identity changed");
-        }
-        self.identity = identity;
-        if let Some(keys) = self.objects.get("backup-keys") {
-            let decode =
-                |value: &Value| String::from_utf8(STANDARD.decode(value.as_str().unwrap()).unwrap()).unwrap();
-            let identity = self.identity.as_ref().expect("recipients without their identity");
-            let recipients = decode(&keys["data"]["recipients"]);
-            assert!(recipients.lines().any(|line| line == decode(&identity["age-recipient"])));
-        }
-    }
-}
-
-fn weather() -> impl Strategy<Value = Weather> {
-    (0..9_usize, prop::bool::weighted(0.3), any::<bool>(), 0..8_usize)
-        .prop_map(|(applied, stale, progress, first)| Weather { applied, stale, progress, first })
-}
 
 proptest! {
     #![proptest_config(ProptestConfig {
@@ -169,19 +32,19 @@ proptest! {
         for weather in &storm {
             cluster.reconcile(weather);
         }
-        let calm = Weather { applied: usize::MAX, stale: false, progress: true, first: 0 };
         for _ in 0..6 {
-            cluster.reconcile(&calm);
+            cluster.reconcile(&CALM);
         }
-        let settled = cluster.reconcile(&calm);
-        let keys: Vec<&str> = cluster.objects.keys().map(String::as_str).collect();
-        prop_assert_eq!(keys, [
-            "backup-bucket", "backup-config", "backup-identity", "backup-keys", "backup-policy", "backup-user", "vcluster",
-        ]);
+        let settled = cluster.reconcile(&CALM);
+        let mut all = vec!["backup-bucket", "backup-config", "backup-identity", "backup-keys", "backup-policy"];
+        // Where the pod can read the identity anyway, it lies where the init container looks.
+        all.extend((flavour == "namespaced").then_some("backup-restore-key"));
+        all.extend(["backup-user", "vcluster"]);
+        prop_assert_eq!(cluster.objects.keys().map(String::as_str).collect::<Vec<_>>(), all);
         prop_assert_eq!(settled.desired.clone().unwrap().composite.unwrap().ready().as_str_name(), "READY_TRUE");
         prop_assert_eq!(settled.results.clone(), vec![]);
         for _ in 0..20 {
-            prop_assert_eq!(&cluster.reconcile(&calm), &settled);
+            prop_assert_eq!(&cluster.reconcile(&CALM), &settled);
         }
     }
 }
@@ -189,9 +52,8 @@ proptest! {
 #[test]
 fn a_lost_identity_is_never_made_anew() {
     let mut cluster = Cluster::new("claim");
-    let calm = Weather { applied: usize::MAX, stale: false, progress: true, first: 0 };
     for _ in 0..6 {
-        cluster.reconcile(&calm);
+        cluster.reconcile(&CALM);
     }
     let all = cluster.objects.clone();
     // With the status, without it, and without both: only when nothing at all is left is there nothing to lose.
@@ -215,9 +77,8 @@ fn a_lost_identity_is_never_made_anew() {
 #[test]
 fn a_deleted_clusters_identity_is_waited_for_and_never_remembered() {
     let mut cluster = Cluster::new("claim");
-    let calm = Weather { applied: usize::MAX, stale: false, progress: true, first: 0 };
     for _ in 0..6 {
-        cluster.reconcile(&calm);
+        cluster.reconcile(&CALM);
     }
     // Deleted and made again: another uid, nothing observed, and the garbage collector is not through yet.
     let mut left = cluster.objects["backup-identity"].clone();
@@ -250,10 +111,9 @@ fn a_deleted_clusters_identity_is_waited_for_and_never_remembered() {
 fn a_running_control_plane_is_restarted_only_when_all_that_it_mounts_is_there() {
     for flavour in ["claim", "namespaced"] {
         let mut cluster = Cluster::new(flavour);
-        let calm = Weather { applied: usize::MAX, stale: false, progress: true, first: 0 };
         cluster.case.xr["spec"]["backup"] = json!({"enabled": false});
         for _ in 0..3 {
-            cluster.reconcile(&calm);
+            cluster.reconcile(&CALM);
         }
         cluster.case.xr["spec"]["backup"] = json!({"enabled": true});
         let mut passes = 0;
@@ -262,7 +122,7 @@ fn a_running_control_plane_is_restarted_only_when_all_that_it_mounts_is_there() 
             passes += 1;
             assert!(passes < 10, "{flavour}: it never joins");
             before.clone_from(&cluster.objects);
-            cluster.reconcile(&calm);
+            cluster.reconcile(&CALM);
         }
         assert!(before.contains_key("backup-keys") && before.contains_key("backup-config"), "{flavour}");
         assert!(before.get("backup-user").is_some_and(object::is_ready), "{flavour}");
@@ -273,28 +133,27 @@ fn a_running_control_plane_is_restarted_only_when_all_that_it_mounts_is_there() 
 fn an_upgrade_waits_with_the_release_as_it_is_and_goes_on_once() {
     for flavour in ["claim", "namespaced"] {
         let mut cluster = Cluster::new(flavour);
-        let calm = Weather { applied: usize::MAX, stale: false, progress: true, first: 0 };
         for _ in 0..6 {
-            cluster.reconcile(&calm);
+            cluster.reconcile(&CALM);
         }
         let before = cluster.objects["vcluster"]["spec"].clone();
         cluster.case.xr["spec"]["version"] = json!("0.35.3");
         let results = |response: &RunFunctionResponse| response.results.len();
         for now in ["2026-11-22T12:00:00Z", "2026-11-22T12:00:01Z", "2026-11-22T12:04:59Z"] {
             cluster.case.now = now.into();
-            assert_eq!(results(&cluster.reconcile(&calm)), 0, "{flavour} {now}");
+            assert_eq!(results(&cluster.reconcile(&CALM)), 0, "{flavour} {now}");
             assert_eq!(cluster.objects["vcluster"]["spec"], before, "{flavour} {now}");
             let config = cluster.objects["backup-config"]["data"]["config.yaml"].as_str().unwrap();
             let pin = r#"{"keepFor":"2160h","name":"before-0.35.3","since":"2026-11-22T12:00:00Z"}"#;
             assert!(config.contains(pin), "{flavour} {now}: {config}");
         }
         cluster.case.now = "2026-11-22T12:05:00Z".into();
-        let response = cluster.reconcile(&calm);
+        let response = cluster.reconcile(&CALM);
         assert_eq!(response.results[0].reason.as_deref(), Some("UpgradeUnguarded"), "{flavour}");
         assert_eq!(results(&response), 1, "{flavour}");
         assert_eq!(cluster.objects["vcluster"]["spec"]["forProvider"]["chart"]["version"], "0.35.3");
         for _ in 0..3 {
-            assert_eq!(results(&cluster.reconcile(&calm)), 0, "{flavour}");
+            assert_eq!(results(&cluster.reconcile(&CALM)), 0, "{flavour}");
         }
         assert_eq!(cluster.case.xr["status"]["cluster"].get("upgrade"), None, "{flavour}");
         let config = &cluster.objects["backup-config"]["data"]["config.yaml"];
@@ -307,21 +166,20 @@ fn a_restore_makes_the_pod_anew_once_and_after_the_agent_was_told() {
     let restore_id = |cluster: &Cluster| cluster.objects["vcluster"].to_string().contains("VCB_RESTORE_ID");
     for flavour in ["claim", "namespaced"] {
         let mut cluster = Cluster::new(flavour);
-        let calm = Weather { applied: usize::MAX, stale: false, progress: true, first: 0 };
         for _ in 0..6 {
-            cluster.reconcile(&calm);
+            cluster.reconcile(&CALM);
         }
         cluster.case.xr["spec"]["restore"] = json!({"id": "oops", "latest": true});
-        cluster.reconcile(&calm);
+        cluster.reconcile(&CALM);
         let config = cluster.objects["backup-config"]["data"]["config.yaml"].as_str().unwrap();
         assert!(config.contains("restore: {\"id\":\"oops\""), "{flavour}: {config}");
         assert!(!restore_id(&cluster), "{flavour}: the pod would not find it");
-        cluster.reconcile(&calm);
+        cluster.reconcile(&CALM);
         assert!(restore_id(&cluster), "{flavour}");
         let release = cluster.objects["vcluster"]["spec"].clone();
         cluster.case.xr["spec"]["restore"] = Value::Null;
         for _ in 0..3 {
-            cluster.reconcile(&calm);
+            cluster.reconcile(&CALM);
             assert_eq!(cluster.objects["vcluster"]["spec"], release, "{flavour}: another restart");
         }
     }

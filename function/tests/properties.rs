@@ -22,7 +22,7 @@ use vcluster_backup_proto::v1::RunFunctionResponse;
 const MARKER: &str = "hunter2-marker";
 
 /// Stages of life with much in them.
-const STAGES: [&str; 8] = [
+const STAGES: [&str; 16] = [
     "claim/healthy",
     "claim/native-sidecar",
     "claim/existing",
@@ -31,6 +31,14 @@ const STAGES: [&str; 8] = [
     "claim/off-and-delete",
     "namespaced/awaiting-key",
     "namespaced/certificate",
+    "claim/rotate",
+    "claim/saved-several",
+    "claim/clone-handed-over",
+    "claim/clone-shared",
+    "claim/clone-bucket",
+    "claim/connection",
+    "namespaced/rotated-restore-asked",
+    "namespaced/clone-ready",
 ];
 
 fn stage(name: &str) -> Case {
@@ -91,10 +99,11 @@ fn hostile() -> impl Strategy<Value = Option<Value>> {
     ]
 }
 
-/// Where people and logs look: everything but the composed Secrets.
+/// Where people and logs look: everything but the composed Secrets and the connection details, which go into one.
 fn visible(response: &RunFunctionResponse) -> String {
     let desired = response.desired.clone().unwrap_or_default();
-    let told = (&response.results, &response.conditions, &response.requirements, &desired.composite);
+    let composite = desired.composite.as_ref().map(|composite| &composite.resource);
+    let told = (&response.results, &response.conditions, &response.requirements, composite);
     let mut text = format!("{told:?}");
     for resource in desired.resources.values().filter_map(|resource| resource.resource.as_ref()) {
         let mut object = object::decode(resource);

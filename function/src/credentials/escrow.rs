@@ -7,16 +7,11 @@ use crate::input::Input;
 use crate::recipient::Recipient;
 use crate::spec::Spec;
 
-/// Tells who can; refuses if somebody must and nobody does. `own` is the cluster's recipient, which dies with
-/// it and does not count.
-pub fn escrow(
-    input: &Input,
-    spec: &Spec,
-    own: Option<&Recipient>,
-    has_master: bool,
-) -> Result<Condition, Fatal> {
+/// Tells who can; refuses if somebody must and nobody does. `own` are the cluster's recipients, which die with
+/// it and do not count.
+pub fn escrow(input: &Input, spec: &Spec, own: &[&Recipient], has_master: bool) -> Result<Condition, Fatal> {
     let kind = Kind::KeyEscrowed;
-    let outlives = |recipients: &[Recipient]| recipients.iter().any(|recipient| Some(recipient) != own);
+    let outlives = |recipients: &[Recipient]| recipients.iter().any(|recipient| !own.contains(&recipient));
     if has_master {
         return Ok(Condition::yes(kind, Reason::MasterKey, "The platform's master key reads this backup."));
     }
@@ -71,7 +66,7 @@ mod tests {
                 let encryption = json!({"recipients": platform, "requireEscrow": required});
                 let input: Input = serde_json::from_value(json!({"encryption": encryption})).unwrap();
                 let spec: Spec = serde_json::from_value(json!({"backup": {"recipients": user}})).unwrap();
-                let told = escrow(&input, &spec, Some(&own), master);
+                let told = escrow(&input, &spec, &[&own], master);
                 match reason {
                     Some(reason) => assert_eq!(told.unwrap().reason, reason),
                     None if required => assert_eq!(told.unwrap_err().condition(), Kind::KeyEscrowed),

@@ -11,8 +11,10 @@ use ring::digest::{SHA256, digest};
 use ring::hkdf::{HKDF_SHA256, KeyType, Salt};
 use ring::rand::SecureRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
+use serde_json::Value;
 use zeroize::Zeroizing;
 
+use crate::object::entry;
 use crate::recipient::Recipient;
 
 /// Bytes of an X25519 secret key, and of an Ed25519 seed.
@@ -42,6 +44,7 @@ pub enum IdentityError {
 }
 
 /// A secret age key; wiped when dropped, and without a printed form.
+#[derive(Clone)]
 pub struct Identity {
     seed: Seed,
     recipient: Recipient,
@@ -82,6 +85,19 @@ impl Identity {
             return Err(IdentityError::Malformed);
         }
         Self::from_seed(seed)
+    }
+
+    /// Reads a file of identities, one a line; age's programs write comments into theirs.
+    pub fn parse_all(text: &str) -> Result<Vec<Self>, IdentityError> {
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let all = lines.map(Self::parse).collect::<Result<Vec<_>, _>>()?;
+        if all.is_empty() { Err(IdentityError::Malformed) } else { Ok(all) }
+    }
+
+    /// Those of a Secret, where the user keeps them.
+    pub fn read_all(secret: &Value, key: &str) -> Result<Vec<Self>, IdentityError> {
+        let bytes = entry(secret, key).unwrap_or_default();
+        std::str::from_utf8(&bytes).map_err(|_| IdentityError::Malformed).and_then(Self::parse_all)
     }
 
     fn from_seed(seed: Seed) -> Result<Self, IdentityError> {
@@ -173,6 +189,16 @@ mod tests {
         let read = Identity::parse(&format!("{}\n", *text)).unwrap();
         assert_eq!(read.recipient(), identity.recipient());
         assert_eq!(read.signing_key().unwrap(), identity.signing_key().unwrap());
+    }
+
+    #[test]
+    fn a_file_of_several_is_read_as_age_writes_it() {
+        let text = |rotation| Identity::derive(MASTER, "a", "b", rotation).unwrap().reveal().unwrap();
+        let file = format!("# created: today\n# public key: age1x\n{}\n\n  {}\n", *text(1), *text(0));
+        let all = Identity::parse_all(&file).unwrap();
+        assert_eq!(all.iter().map(|one| one.reveal().unwrap()).collect::<Vec<_>>(), [text(1), text(0)]);
+        assert!(Identity::parse_all("# none\n").is_err());
+        assert!(Identity::parse_all(&format!("{}\nhunter2", *text(0))).is_err());
     }
 
     #[test]

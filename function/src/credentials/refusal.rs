@@ -2,28 +2,60 @@
 
 use crate::condition::{Kind, Reason};
 use crate::fatal::Fatal;
+use crate::names::Place;
 use crate::subject::Subject;
 
 use super::IDENTITY;
 use super::identity::IdentityError;
 
 /// One was issued, and its Secret is gone.
-pub fn missing(subject: &Subject) -> Fatal {
+pub fn missing(place: &Place) -> Fatal {
     refuse(
-        format_args!("Secret {}", subject.names.identity),
+        format_args!("Secret {place}"),
         "the identity that this backup was begun with is gone, and a new one could not read it",
-        "put the Secret back (key age-identity), or pass the master-key that it was derived from",
+        "put the Secret back (key age-identity), name a saved one in spec.backup.identitySecretRef, or pass the master-key that it was derived from",
         Reason::IdentityMissing,
     )
 }
 
 /// Its Secret holds another one.
-pub fn changed(subject: &Subject) -> Fatal {
+pub fn changed(place: &Place) -> Fatal {
     refuse(
-        format_args!("Secret {}, key {IDENTITY}", subject.names.identity),
+        format_args!("Secret {place}, key {IDENTITY}"),
         "this is another identity than the backup was begun with (status.backup.fingerprint)",
         "put the first one back",
         Reason::IdentityChanged,
+    )
+}
+
+/// The user's saved one is another than what was issued.
+pub fn another(place: &Place) -> Fatal {
+    refuse(
+        format_args!("spec.backup.identitySecretRef: Secret {place}"),
+        "this is another identity than the backup was begun with (status.backup.fingerprint)",
+        "name the Secret of that one, or take the field out; to change to a new identity raise spec.backup.rotateKeys",
+        Reason::IdentityChanged,
+    )
+}
+
+/// The user's Secret holds more than there are rotations.
+pub fn too_many(place: &Place, count: usize) -> Fatal {
+    refuse(
+        format_args!("spec.backup.identitySecretRef: Secret {place}"),
+        format_args!("it holds {count} identities, which are those of {} rotations", count - 1),
+        format_args!("set spec.backup.rotateKeys to {} or more", count - 1),
+        Reason::IdentityChanged,
+    )
+}
+
+/// Fewer are asked for than were issued.
+pub fn lowered(issued: usize) -> Fatal {
+    let last = issued - 1;
+    refuse(
+        "spec.backup.rotateKeys",
+        format_args!("identity {last} was issued, and what it alone reads would be lost"),
+        format_args!("set it back to {last}, or raise it for a new one"),
+        Reason::Refused,
     )
 }
 

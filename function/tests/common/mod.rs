@@ -12,13 +12,19 @@
 //! context: {...}
 //! ```
 
-#![allow(dead_code)] // every test binary takes what it needs of it
+#![allow(dead_code, deprecated)] // ring's fixed randomness is where its own tests are; every test binary takes what it needs of it
+
+pub mod cluster;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::SystemTime;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use function_vcluster_backup::credentials::identity::Identity;
 use function_vcluster_backup::object;
+use ring::test::rand::FixedByteRandom;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use vcluster_backup_proto::v1::{
@@ -26,7 +32,7 @@ use vcluster_backup_proto::v1::{
     State, credentials::Source,
 };
 
-/// The identity that the shorthand `identity` stands for: 32 bytes of 7.
+/// The identity that the shorthand `identity` stands for: 32 bytes of 7. `identity-N` is one of 7 + 10 N.
 pub const IDENTITY: &str = "AGE-SECRET-KEY-1QURSWPC8QURSWPC8QURSWPC8QURSWPC8QURSWPC8QURSWPC8QURSKMP32K";
 
 /// A request as it is written down.
@@ -115,7 +121,7 @@ pub fn observed(key: &str, value: &Value) -> Value {
         Some("ready") => status("True", "deployed"),
         Some("failing") => status("False", "failed"),
         Some("exists") => json!({}),
-        Some("identity") => secret(key),
+        Some(other) if other.starts_with("identity") => secret(key, other),
         Some(other) => panic!("observed.{key}: {other} is no shorthand"),
     };
     if key == "vcluster" && object.is_object() && object.get("spec").is_none() {
@@ -129,14 +135,16 @@ pub fn required(key: &str, value: &Value) -> Vec<Value> {
     match value.as_str() {
         None => vec![value.clone()],
         Some("none") => Vec::new(),
-        Some("identity") => vec![secret(key)],
+        Some(other) if other.starts_with("identity") => vec![secret(key, other)],
         Some(other) => panic!("required.{key}: {other} is no shorthand"),
     }
 }
 
 /// The identity's Secret as the API server gives it, with what must not be sent back.
-fn secret(name: &str) -> Value {
-    let entries = [("age-identity", IDENTITY.as_bytes()), ("age-recipient", &b"age1"[..])];
+fn secret(name: &str, shorthand: &str) -> Value {
+    let rotation = shorthand.strip_prefix("identity-").map_or(0, |rotation| rotation.parse().unwrap());
+    let text = Identity::draw(&FixedByteRandom { byte: 7 + 10 * rotation }).unwrap().reveal().unwrap();
+    let entries = [("age-identity", text.as_bytes()), ("age-recipient", &b"age1"[..])];
     let mut secret = object::secret(name, "kept", entries);
     secret["immutable"] = json!(true);
     secret["metadata"]["managedFields"] = json!([{"manager": "crossplane"}]);
@@ -150,6 +158,15 @@ pub fn show(response: &RunFunctionResponse) -> Value {
     let ready =
         |resource: &Resource| resource.ready().as_str_name().trim_start_matches("READY_").to_lowercase();
     let show = |resource: &Resource| json!({"ready": ready(resource), "resource": resource.resource.as_ref().map(object::decode)});
+    let composite = |resource: &Resource| {
+        let mut shown = show(resource);
+        if !resource.connection_details.is_empty() {
+            let text = |value: &Vec<u8>| json!(String::from_utf8_lossy(value));
+            let details = &resource.connection_details;
+            shown["connection"] = details.iter().map(|(name, value)| (name.clone(), text(value))).collect();
+        }
+        shown
+    };
     let resources: Map<String, Value> =
         desired.resources.iter().map(|(key, resource)| (key.clone(), show(resource))).collect();
     let requirements = response.requirements.clone().unwrap_or_default().resources;
@@ -186,7 +203,7 @@ pub fn show(response: &RunFunctionResponse) -> Value {
         "results": results,
         "conditions": conditions,
         "requirements": requirements,
-        "composite": desired.composite.as_ref().map(show),
+        "composite": desired.composite.as_ref().map(composite),
         "resources": resources,
         "context": response.context.as_ref().map(object::decode),
     })
@@ -200,5 +217,21 @@ fn merge(base: &mut Value, over: &Value) {
             }
         }
         (base, over) => *base = over.clone(),
+    }
+}
+
+/// Whether somewhere in an object there is an identity, or a master key of the cases: in clear, or encoded as
+/// Secrets are.
+pub fn reveals_identity(object: &Value) -> bool {
+    let is_secret =
+        |text: &str| text.contains("AGE-SECRET-KEY") || text.contains("0123456789abcdef0123456789abcdef");
+    match object {
+        Value::String(text) => {
+            let decoded = STANDARD.decode(text).unwrap_or_default();
+            is_secret(text) || is_secret(&String::from_utf8_lossy(&decoded))
+        }
+        Value::Array(items) => items.iter().any(reveals_identity),
+        Value::Object(fields) => fields.values().any(reveals_identity),
+        _ => false,
     }
 }
