@@ -75,6 +75,9 @@ pub enum Reason {
     CreatingUser,
     Provisioned,
     Given,
+    Registering,
+    RegistrationFailed,
+    Registered,
     CertificateMissing,
     // ClusterReady
     Installing,
@@ -91,6 +94,11 @@ pub enum Reason {
     Stale,
     Failing,
     Replicating,
+    // BackupVerified
+    NotYetVerified,
+    Overdue,
+    Failed,
+    Verified,
     // Restored
     Pending,
     Done,

@@ -10,7 +10,7 @@ use crate::restore::Restore;
 use crate::spec::{Adopt, Spec, When};
 
 /// The file, sorted by key.
-fn file(spec: &Spec, restore: Option<&Restore>) -> String {
+fn file(spec: &Spec, is_append_only: bool, restore: Option<&Restore>) -> String {
     let backup = &spec.backup;
     let retention = &backup.retention;
     let pins: Vec<Value> = backup
@@ -52,6 +52,9 @@ fn file(spec: &Spec, restore: Option<&Restore>) -> String {
         ("autoRestore", json!(when)),
         ("adopt", json!(adopt)),
     ]);
+    if is_append_only {
+        settings.insert("appendOnly", json!(true));
+    }
     if let Some(restore) = restore {
         settings.insert("restore", restore.config());
     }
@@ -61,8 +64,15 @@ fn file(spec: &Spec, restore: Option<&Restore>) -> String {
 }
 
 /// The ConfigMap; `restore` is still to be done, `certificate` is what the server's certificate is checked against.
-pub fn config_map(place: &Place, spec: &Spec, restore: Option<&Restore>, certificate: Option<&str>) -> Value {
-    let mut data = Map::from_iter([("config.yaml".to_owned(), json!(file(spec, restore)))]);
+pub fn config_map(
+    place: &Place,
+    spec: &Spec,
+    is_append_only: bool,
+    restore: Option<&Restore>,
+    certificate: Option<&str>,
+) -> Value {
+    let file = file(spec, is_append_only, restore);
+    let mut data = Map::from_iter([("config.yaml".to_owned(), json!(file))]);
     if let Some(certificate) = certificate {
         data.insert("ca.crt".into(), json!(certificate));
     }
@@ -87,7 +97,7 @@ mod tests {
             "restore": {"id": "a: b # \"c\"", "revision": 7},
         }))
         .unwrap();
-        let text = file(&spec, spec.restore.as_ref());
+        let text = file(&spec, false, spec.restore.as_ref());
         let keys: Vec<&str> = text.lines().filter_map(|line| line.split(':').next()).collect();
         assert!(keys.is_sorted(), "{text}");
         let read: Value = serde_saphyr::from_str(&text).unwrap();
@@ -101,6 +111,8 @@ mod tests {
             (&json!(["empty", "behind"]), &json!("same-name"))
         );
         assert_eq!((&read["syncInterval"], &read["keepLast"]), (&json!("1s"), &json!(3)));
-        assert!(!file(&spec, None).contains("restore:"));
+        let text = file(&spec, true, None);
+        assert!(text.starts_with("adopt: ") && text.contains("\nappendOnly: true\n"), "{text}");
+        assert!(!text.contains("restore:"));
     }
 }

@@ -9,9 +9,12 @@ use vcluster_backup_proto::v1::{RunFunctionRequest, RunFunctionResponse};
 use crate::condition::{Condition, Kind, Reason};
 use crate::config::config_map;
 use crate::credentials::{self, Credentials};
+use crate::drill::{self, Outcome};
 use crate::fatal::Fatal;
 use crate::input::Input;
 use crate::names::{Names, key, required};
+use crate::protection;
+use crate::prune;
 use crate::release::Release;
 use crate::report::Report;
 use crate::request::{Request, Required};
@@ -73,19 +76,33 @@ fn answer(
         let is_issued = issued.fingerprint.is_some();
         compose_config(&subject, &report, is_issued, response);
         release.compose(&subject, &access, &credentials.identity_secret(&subject), response)?;
+        drill::compose(&subject, &credentials, &access, &issued, response)?;
+        prune::compose(&subject, &access, response)?;
         issued
     } else {
         release.compose(&subject, &access, "", response)?;
         credentials::compose_off(&subject, response)
     };
+    protection::compose(&subject, response);
     response.set_condition(health.clone());
+    let outcome = Outcome::of(&subject, &report, now);
+    if let Some(condition) = drill::condition(&subject, &outcome, now) {
+        response.set_condition(condition);
+    }
     tell_restore(&subject, &report, response);
     let bucket = match subject.wanted() {
         Wanted::On => Some(access.bucket.as_str()),
         Wanted::Kept => subject.remembered("bucket"),
         Wanted::Dropped => None,
     };
-    let facts = Facts { report: &report, health: &health, version: &version, bucket, issued: &issued };
+    let facts = Facts {
+        report: &report,
+        health: &health,
+        version: &version,
+        bucket,
+        issued: &issued,
+        last_verify: outcome.last(),
+    };
     response.set_status(status::status(&subject, &facts));
     Ok(())
 }
@@ -94,16 +111,9 @@ fn answer(
 fn require(subject: &Subject, response: &mut Response) -> Result<(), Fatal> {
     response.require(required::IDENTITY, "v1", "Secret", &subject.names.identity);
     response.require(required::REPORT, "v1", "ConfigMap", &subject.names.report());
-    let storage = &subject.input.storage;
-    if let Some(existing) = storage.existing.as_ref().filter(|_| subject.uses_existing()) {
-        let place = subject.locate("input.storage.existing.secretRef", &existing.secret_ref)?;
-        response.require(required::STORAGE, "v1", "Secret", &place);
-    }
-    if let Some(certificate) = &storage.ca_secret_ref {
-        let place = subject.locate("input.storage.caSecretRef", certificate)?;
-        response.require(required::CERTIFICATE, "v1", "Secret", &place);
-    }
-    Ok(())
+    storage::require(subject, response)?;
+    drill::require(subject, response);
+    prune::require(subject, response)
 }
 
 /// The ConfigMap follows the keys: the agent starts when it has both.
@@ -126,7 +136,8 @@ fn compose_config(subject: &Subject, report: &Report, is_issued: bool, response:
     if observed || (is_issued && subject.has_namespace()) {
         let place = subject.names.config();
         let restore = subject.pending_restore(report.restored_id.as_deref());
-        let config = config_map(&place, &subject.xr.spec, restore, certificate.as_deref());
+        let is_append_only = subject.input.storage.is_append_only();
+        let config = config_map(&place, &subject.xr.spec, is_append_only, restore, certificate.as_deref());
         response.compose(key::CONFIG, &config, observed);
     } else {
         response.withhold();

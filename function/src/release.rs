@@ -12,7 +12,7 @@ use crate::policy::check_reach;
 use crate::reference::ProviderConfigKind;
 use crate::response::Response;
 use crate::sidecar::{self, Sidecar};
-use crate::storage::Access;
+use crate::storage::{self, Access};
 use crate::subject::{Subject, Wanted};
 use crate::values::Values;
 use crate::xr::Flavour;
@@ -126,10 +126,6 @@ impl Release {
                 }
             };
         }
-        let api_version = match subject.xr.flavour {
-            Flavour::ClusterScoped => "helm.crossplane.io/v1beta1",
-            Flavour::Namespaced => "helm.m.crossplane.io/v1beta1",
-        };
         let reference = subject.provider_config(
             "input.helm.providerConfigRef",
             subject.input.helm.provider_config_ref.as_ref(),
@@ -142,7 +138,7 @@ impl Release {
         }
         metadata.insert("annotations".into(), annotations);
         Ok(json!({
-            "apiVersion": api_version,
+            "apiVersion": subject.api("helm"),
             "kind": "Release",
             "metadata": metadata,
             "spec": {
@@ -162,8 +158,7 @@ impl Release {
 /// back from the restart. One that is only being installed starts when it can.
 fn must_wait(subject: &Subject, release: &Value) -> bool {
     let is_there = |key| subject.request.observed(key).is_some();
-    let has_storage = subject.uses_existing() || subject.request.is_ready(key::USER);
-    let has_all = is_there(key::KEYS) && is_there(key::CONFIG) && has_storage;
+    let has_all = is_there(key::KEYS) && is_there(key::CONFIG) && storage::is_there(subject);
     !has_all && !sidecar::is_in(release)
 }
 

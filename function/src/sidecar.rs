@@ -116,14 +116,16 @@ impl Sidecar<'_> {
     }
 
     fn common_args(&self) -> Vec<String> {
-        let mut args = vec![
-            format!("--signing-key-file={KEYS}/signing-key"),
-            format!("--access-key-file={S3}/AWS_ACCESS_KEY_ID"),
-            format!("--secret-key-file={S3}/AWS_SECRET_ACCESS_KEY"),
+        let mut args = vec![format!("--signing-key-file={KEYS}/signing-key")];
+        if self.access.secret.is_some() {
+            args.push(format!("--access-key-file={S3}/AWS_ACCESS_KEY_ID"));
+            args.push(format!("--secret-key-file={S3}/AWS_SECRET_ACCESS_KEY"));
+        }
+        args.extend([
             format!("--endpoint={}", self.storage.endpoint),
             format!("--region={}", self.storage.region()),
             format!("--bucket={}", self.access.bucket),
-        ];
+        ]);
         args.extend(self.access.prefix.as_ref().map(|prefix| format!("--prefix={prefix}")));
         args.push(format!("--owner={}", self.names.owner));
         if self.storage.ca_secret_ref.is_some() {
@@ -135,7 +137,14 @@ impl Sidecar<'_> {
         args
     }
 
+    /// Whether a volume or mount is: without keys there is no Secret of them.
+    fn is_needed(&self, item: &Value) -> bool {
+        self.access.secret.is_some() || text(item, &["name"]) != Some(&volume("s3"))
+    }
+
     fn container(&self, name: &str, args: &[String], mounts: &Value, context: &Value) -> Value {
+        let mounts: Vec<&Value> =
+            mounts.as_array().into_iter().flatten().filter(|mount| self.is_needed(mount)).collect();
         let mut container = json!({
             "name": name,
             "image": self.agent.image,
@@ -159,9 +168,9 @@ impl Sidecar<'_> {
         }
     }
 
-    fn volumes(&self, mode: u32) -> [Value; 5] {
+    fn volumes(&self, mode: u32) -> Vec<Value> {
         let secret = |name: &str, secret: Value| json!({"name": volume(name), "secret": secret});
-        [
+        let mut volumes = vec![
             json!({"name": volume("config"), "configMap": {"name": self.names.config().name}}),
             secret(
                 "keys",
@@ -195,7 +204,9 @@ impl Sidecar<'_> {
                 }),
             ),
             json!({"name": volume("scratch"), "emptyDir": {}}),
-        ]
+        ];
+        volumes.retain(|volume| self.is_needed(volume));
+        volumes
     }
 }
 

@@ -4,10 +4,12 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::check;
+use crate::condition::{Kind, Reason};
 use crate::fatal::{Fatal, unsupported};
 use crate::recipient::Recipient;
 use crate::reference::LocalSecretRef;
 use crate::restore::Restore;
+use crate::schedule;
 use crate::span::Span;
 
 /// What the user asks for.
@@ -230,6 +232,10 @@ impl Spec {
                 return Err(Fatal::new(field, "another pin has this name", "give each pin its own name"));
             }
         }
+        if let Some(verify) = &backup.verify {
+            schedule::check("spec.backup.verify.schedule", &verify.schedule)
+                .map_err(|fatal| fatal.shown_as(Kind::BackupVerified, Reason::Refused))?;
+        }
         let Some(restore) = &self.restore else { return Ok(()) };
         restore.check()?;
         if !backup.enabled {
@@ -260,6 +266,7 @@ mod tests {
             (json!({"pins": [{"name": "../x"}]}), "spec.backup.pins[0].name: "),
             (json!({"bucket": "Mine"}), "spec.backup.bucket: "),
             (json!({"deletionPolicy": "Orphan"}), "spec.backup.deletionPolicy: "),
+            (json!({"verify": {"schedule": "daily"}}), "spec.backup.verify.schedule: "),
             (json!({"autoRestore": {"when": ["Always"]}}), "spec.backup.autoRestore.when[0]: "),
         ] {
             let xr = json!({"metadata": {"name": "dev"}, "spec": {"backup": backup}});

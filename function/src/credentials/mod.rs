@@ -17,6 +17,7 @@ mod refusal;
 use ring::rand::SecureRandom;
 use serde_json::{Value, json};
 use vcluster_backup_proto::v1::Severity;
+use zeroize::Zeroizing;
 
 use crate::condition::{Condition, Kind, Reason, Status};
 use crate::fatal::Fatal;
@@ -28,7 +29,7 @@ use crate::report::Report;
 use crate::request::Required;
 use crate::response::Response;
 use crate::status::Issued;
-use crate::storage::existing;
+use crate::storage;
 use crate::subject::{Subject, Wanted};
 use crate::xr::Flavour;
 use identity::{Fingerprint, Identity, IdentityError};
@@ -36,7 +37,8 @@ use refusal::{broken, changed, missing, refuse};
 
 /// Name, and key, of the pipeline step's credentials.
 const MASTER_KEY: &str = "master-key";
-const IDENTITY: &str = "age-identity";
+/// Entry of a Secret with identities, one a line.
+pub const IDENTITY: &str = "age-identity";
 const RECIPIENT: &str = "age-recipient";
 
 /// Where the identity is.
@@ -114,7 +116,13 @@ impl Credentials {
         }
     }
 
-    fn is_in_namespace(&self, subject: &Subject) -> bool {
+    /// All identities that are known, one a line.
+    pub fn identities(&self, subject: &Subject) -> Result<Option<Zeroizing<String>>, Fatal> {
+        self.identity().map(|identity| identity.reveal().map_err(|error| broken(subject, &error))).transpose()
+    }
+
+    /// Whether the vcluster's pod can read the identity where it is stored.
+    pub fn is_in_namespace(&self, subject: &Subject) -> bool {
         subject.keeps_identity_in_namespace() && !matches!(self.origin, Origin::Derived(_))
     }
 
@@ -262,7 +270,7 @@ fn compose_keys(
     if !subject.has_namespace() && !is_observed {
         return Ok(awaiting_namespace(&place.namespace));
     }
-    let s3 = match existing::credentials(subject) {
+    let s3 = match storage::credentials(subject) {
         Ok(s3) => s3,
         Err(message) => {
             keep(subject, response, &[key::KEYS]);
