@@ -25,6 +25,8 @@ struct Cluster {
     case: Case,
     objects: BTreeMap<String, Value>,
     identity: Option<Value>,
+    /// How often the garbage collector was refused, which ends a reconcile before anything is applied.
+    refused: usize,
 }
 
 /// What goes wrong, or not, in one reconcile.
@@ -45,7 +47,7 @@ impl Cluster {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(flavour);
         let mut case = Case::read(&root.join("first-call"));
         case.required.clear();
-        Self { case, objects: BTreeMap::new(), identity: None }
+        Self { case, objects: BTreeMap::new(), identity: None, refused: 0 }
     }
 
     /// Calls the function until its requirements no longer change, as Crossplane does.
@@ -77,6 +79,10 @@ impl Cluster {
     fn reconcile(&mut self, weather: &Weather) -> RunFunctionResponse {
         let response = self.ask(weather.stale);
         let desired = response.desired.clone().unwrap();
+        if !weather.stale && !self.collect(|key| desired.resources.contains_key(key)) {
+            self.refused += 1;
+            return response;
+        }
         let mut keys: Vec<String> = desired.resources.keys().cloned().collect();
         let count = keys.len();
         keys.rotate_left(weather.first % count);
@@ -88,15 +94,32 @@ impl Cluster {
         if weather.applied >= count {
             let status = object::decode(desired.composite.unwrap().resource.as_ref().unwrap());
             self.case.xr["status"] = status["status"].clone();
-            if !weather.stale {
-                self.objects.retain(|key, _| desired.resources.contains_key(key));
-            }
         }
         if weather.progress {
             self.make_progress();
         }
         self.check();
         response
+    }
+
+    /// What is no longer desired goes, first of all: not what a Usage is of, and a composed Usage only after the object
+    /// that it is `by`.
+    fn collect(&mut self, is_desired: impl Fn(&str) -> bool) -> bool {
+        let leaving: Vec<String> = self.objects.keys().filter(|key| !is_desired(key)).cloned().collect();
+        for key in leaving {
+            let object = self.objects[&key].clone();
+            let is_used = self.objects.values().any(|usage| {
+                let of = &usage["spec"]["of"];
+                of["kind"] == object["kind"] && of["resourceRef"]["name"] == object["metadata"]["name"]
+            });
+            if is_used {
+                return false;
+            }
+            if object["spec"]["by"].is_null() || !self.objects.contains_key("vcluster") {
+                self.objects.remove(&key);
+            }
+        }
+        true
     }
 
     /// Server-side apply: status stays, and what is immutable is refused.
@@ -134,7 +157,8 @@ impl Cluster {
     /// What must hold at every moment.
     fn check(&mut self) {
         let identity = self.objects.get("backup-identity").map(|secret| secret["data"].clone());
-        if let Some(before) = &self.identity {
+        let is_dropped = self.case.xr["spec"]["backup"]["deletionPolicy"] == "Delete";
+        if let Some(before) = self.identity.as_ref().filter(|_| !is_dropped) {
             assert_eq!(identity.as_ref(), Some(before), "the identity changed");
         }
         self.identity = identity;
@@ -149,7 +173,7 @@ impl Cluster {
 }
 
 fn weather() -> impl Strategy<Value = Weather> {
-    (0..9_usize, prop::bool::weighted(0.3), any::<bool>(), 0..8_usize)
+    (0..14_usize, prop::bool::weighted(0.3), any::<bool>(), 0..13_usize)
         .prop_map(|(applied, stale, progress, first)| Weather { applied, stale, progress, first })
 }
 
@@ -176,7 +200,9 @@ proptest! {
         let settled = cluster.reconcile(&calm);
         let keys: Vec<&str> = cluster.objects.keys().map(String::as_str).collect();
         prop_assert_eq!(keys, [
-            "backup-bucket", "backup-config", "backup-identity", "backup-keys", "backup-policy", "backup-user", "vcluster",
+            "backup-bucket", "backup-config", "backup-identity", "backup-keys", "backup-policy", "backup-user",
+            "protection-backup-bucket", "protection-backup-identity", "protection-backup-keys",
+            "protection-backup-policy", "protection-backup-user", "vcluster",
         ]);
         prop_assert_eq!(settled.desired.clone().unwrap().composite.unwrap().ready().as_str_name(), "READY_TRUE");
         prop_assert_eq!(settled.results.clone(), vec![]);
@@ -266,5 +292,52 @@ fn a_running_control_plane_is_restarted_only_when_all_that_it_mounts_is_there() 
         }
         assert!(before.contains_key("backup-keys") && before.contains_key("backup-config"), "{flavour}");
         assert!(before.get("backup-user").is_some_and(object::is_ready), "{flavour}");
+    }
+}
+
+#[test]
+fn a_dropped_backup_goes_whatever_protects_it() {
+    for flavour in ["claim", "namespaced"] {
+        let mut cluster = Cluster::new(flavour);
+        let calm = Weather { applied: usize::MAX, stale: false, progress: true, first: 0 };
+        for _ in 0..7 {
+            cluster.reconcile(&calm);
+        }
+        assert!(cluster.objects.contains_key("protection-backup-bucket"), "{flavour}");
+        cluster.case.xr["spec"]["backup"] = json!({"enabled": false});
+        for _ in 0..3 {
+            cluster.reconcile(&calm);
+        }
+        assert!(cluster.objects.contains_key("backup-bucket"), "{flavour}");
+        cluster.case.xr["spec"]["backup"] = json!({"enabled": false, "deletionPolicy": "Delete"});
+        let mut armed = Value::Null;
+        for _ in 0..6 {
+            cluster.reconcile(&calm);
+            armed = cluster.objects.get("backup-bucket").cloned().unwrap_or(armed);
+        }
+        assert_eq!(cluster.objects.keys().collect::<Vec<_>>(), ["vcluster"], "{flavour}");
+        assert_eq!(armed["spec"]["forProvider"]["bucketDeletionPolicy"], "DeleteAll", "{flavour}");
+        assert_eq!(cluster.refused, 0, "{flavour}: an object was dropped before what protects it");
+    }
+}
+
+#[test]
+fn a_user_goes_when_a_role_takes_its_place() {
+    for flavour in ["claim", "namespaced"] {
+        let mut cluster = Cluster::new(flavour);
+        let calm = Weather { applied: usize::MAX, stale: false, progress: true, first: 0 };
+        for _ in 0..7 {
+            cluster.reconcile(&calm);
+        }
+        let role =
+            json!({"mode": "WebIdentity", "roleArn": "arn:aws:iam::111122223333:role/vcluster-backup"});
+        cluster.case.input["storage"]["credentials"] = role;
+        for _ in 0..4 {
+            cluster.reconcile(&calm);
+        }
+        assert!(!cluster.objects.contains_key("backup-user"), "{flavour}");
+        assert!(!cluster.objects.contains_key("protection-backup-user"), "{flavour}");
+        assert!(cluster.objects.contains_key("protection-backup-bucket"), "{flavour}");
+        assert_eq!(cluster.refused, 0, "{flavour}");
     }
 }

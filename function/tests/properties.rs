@@ -22,15 +22,19 @@ use vcluster_backup_proto::v1::RunFunctionResponse;
 const MARKER: &str = "hunter2-marker";
 
 /// Stages of life with much in them.
-const STAGES: [&str; 8] = [
+const STAGES: [&str; 12] = [
     "claim/healthy",
     "claim/native-sidecar",
     "claim/existing",
     "claim/restore-asked",
     "claim/master-key-awaiting-key",
     "claim/off-and-delete",
+    "claim/prune-elsewhere",
+    "claim/s3-register-healthy",
+    "claim/verify-failed",
     "namespaced/awaiting-key",
     "namespaced/certificate",
+    "namespaced/verify-first",
 ];
 
 fn stage(name: &str) -> Case {
