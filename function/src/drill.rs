@@ -104,6 +104,16 @@ pub fn compose(
     Ok(())
 }
 
+/// Where an identity that is derived is stored, for `KeySealed`.
+pub fn keeps_derived(subject: &Subject) -> String {
+    match &subject.xr.spec.backup.verify {
+        Some(verify) if verify.mode == VerifyMode::Full => {
+            format!("for the drill in Secret {}", subject.names.beside_identity("verify"))
+        }
+        _ => "nowhere".into(),
+    }
+}
+
 fn args(subject: &Subject, verify: &Verify, signer: &str) -> Vec<String> {
     let mut args = vec!["verify".to_owned()];
     match verify.mode {

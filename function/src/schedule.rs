@@ -27,7 +27,7 @@ pub fn check(field: &str, text: &str) -> Result<(), Fatal> {
     }
     let parts: Vec<&str> = text.split_ascii_whitespace().collect();
     if parts.len() != FIELDS.len() {
-        return refuse(format!("it has {} fields and cron reads five", parts.len()));
+        return refuse(format!("cron reads five fields, and not {}", parts.len()));
     }
     for (part, (name, first, last, names)) in parts.iter().zip(FIELDS) {
         if !part.split(',').all(|item| is_item(item, first, last, names)) {
@@ -76,9 +76,9 @@ mod tests {
     #[test]
     fn what_it_refuses_is_refused_before() {
         for (text, cause) in [
-            ("", "it has 0 fields"),
-            ("0 3 * *", "it has 4 fields"),
-            ("0 0 3 * * *", "it has 6 fields"),
+            ("", "cron reads five fields, and not 0"),
+            ("0 3 * *", "cron reads five fields, and not 4"),
+            ("0 0 3 * * *", "cron reads five fields, and not 6"),
             ("60 3 * * *", "its minute"),
             ("0 24 * * *", "its hour"),
             ("0 3 0 * *", "its day of the month"),
@@ -91,7 +91,7 @@ mod tests {
             ("0 3 * * mon-", "its day of the week"),
             ("@often", "it is no word"),
             ("@every 1h", "it is no word"),
-            ("TZ=Europe/Berlin 0 3 * * *", "it has 6 fields"),
+            ("TZ=Europe/Berlin 0 3 * * *", "cron reads five fields, and not 6"),
         ] {
             let message = check("spec.backup.verify.schedule", text).unwrap_err().to_string();
             assert!(

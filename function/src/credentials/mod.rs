@@ -20,6 +20,7 @@ use vcluster_backup_proto::v1::Severity;
 use zeroize::Zeroizing;
 
 use crate::condition::{Condition, Kind, Reason, Status};
+use crate::drill;
 use crate::fatal::Fatal;
 use crate::input::Keeping;
 use crate::names::{key, required};
@@ -118,7 +119,7 @@ impl Credentials {
 
     /// All identities that are known, one a line.
     pub fn identities(&self, subject: &Subject) -> Result<Option<Zeroizing<String>>, Fatal> {
-        self.identity().map(|identity| identity.reveal().map_err(|error| broken(subject, &error))).transpose()
+        self.identity().map(Identity::reveal).transpose().map_err(|error| broken(subject, &error))
     }
 
     /// Whether the vcluster's pod can read the identity where it is stored.
@@ -249,7 +250,9 @@ impl Credentials {
             return Condition::no(kind, Reason::OpenForRestore, message);
         }
         if let Origin::Derived(_) = self.origin {
-            let message = "The identity is derived from the master key when needed, and stored nowhere.";
+            let place = drill::keeps_derived(subject);
+            let message =
+                format!("The identity is derived from the master key when needed, and stored {place}.");
             return Condition::yes(kind, Reason::Derived, message);
         }
         let message = format!("The identity is kept in Secret {}.", subject.names.identity);

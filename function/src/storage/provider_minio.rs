@@ -80,12 +80,15 @@ pub fn compose(subject: &Subject, access: &Access, response: &mut Response) -> R
         steps.into_iter().find(|(key, ..)| !request.is_ready(key) && (needs_user || *key != key::USER));
     let name = &subject.names.bucket;
     Ok(match coming {
-        Some((_, reason, kind)) => Step::Coming(
-            reason,
-            format!(
+        Some((_, reason, kind)) => {
+            let mut message = format!(
                 "{kind} {name} is not ready yet; if it stays so, `kubectl describe` it for what its provider says."
-            ),
-        ),
+            );
+            if asks_to_adopt(subject) && !adopts(subject) && kind != "User" {
+                message.push_str(" One that is there is not taken over, for another namespace and name could have it too: the platform may hand it over (install, \"A control plane built anew\").");
+            }
+            Step::Coming(reason, message)
+        }
         None if needs_user => Step::Done(Reason::Provisioned, "Bucket, policy and user are there.".into()),
         None => Step::Done(
             Reason::Provisioned,
@@ -108,11 +111,15 @@ pub fn drop(subject: &Subject, response: &mut Response) -> Result<(), Fatal> {
     Ok(())
 }
 
-/// Whether what is there of this name may be taken over: the user says that it was this cluster's, and the name says
-/// that it was nobody else's.
-fn adopts(subject: &Subject) -> bool {
+/// Whether the user says that what is there of this name was this cluster's.
+fn asks_to_adopt(subject: &Subject) -> bool {
     let backup = &subject.xr.spec.backup;
-    backup.auto_restore.adopt == Adopt::SameName && backup.bucket.is_none() && subject.names.is_bucket_unique
+    backup.auto_restore.adopt == Adopt::SameName && backup.bucket.is_none()
+}
+
+/// Whether it may be taken over: the name says, too, that it was nobody else's.
+fn adopts(subject: &Subject) -> bool {
+    asks_to_adopt(subject) && subject.names.is_bucket_unique
 }
 
 /// The user's name. One that is there cannot be taken over, for nobody knows its secret: a cluster that takes over
@@ -122,7 +129,7 @@ fn user_name(subject: &Subject) -> String {
     if let Some(user) = subject.request.observed(key::USER) {
         return text(user, &["spec", "forProvider", "userName"]).unwrap_or(plain).to_owned();
     }
-    let uid = subject.xr.uid.as_deref().filter(|_| adopts(subject));
+    let uid = subject.xr.uid.as_deref().filter(|_| asks_to_adopt(subject));
     uid.map_or_else(|| plain.clone(), |uid| format!("{plain}-{}", short_digest(uid)))
 }
 
