@@ -45,9 +45,12 @@ impl Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(missing_docs)] // the sentence beside it says what it means
 pub enum Reason {
-    // any
+    // several
     Disabled,
     Refused,
+    Failed,
+    Registering,
+    Registered,
     // CredentialsReady
     Resolving,
     IdentityTaken,
@@ -78,6 +81,7 @@ pub enum Reason {
     CreatingUser,
     Provisioned,
     Given,
+    RegistrationFailed,
     CertificateMissing,
     // ClusterReady
     Installing,
@@ -97,22 +101,23 @@ pub enum Reason {
     Stale,
     Failing,
     Replicating,
+    // BackupVerified
+    NotYetVerified,
+    Overdue,
+    Verified,
     // Restored
     Pending,
     SourceMissing,
     SourceNotReady,
     NotShared,
     Restoring,
-    Failed,
     Done,
     // ClusterRegistered
-    Registering,
     AwaitingClusterId,
     AwaitingToken,
     AwaitingCluster,
     Importing,
     ImportFailed,
-    Registered,
     Disconnected,
 }
 

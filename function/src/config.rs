@@ -56,6 +56,9 @@ fn file(spec: &Spec, orders: &Orders) -> String {
         ("adopt", json!(adopt)),
         ("include", json!([orders.include])),
     ]);
+    if orders.is_append_only {
+        settings.insert("appendOnly", json!(true));
+    }
     if let Some(restore) = &orders.restore {
         settings.insert("restore", restore.clone());
     }
@@ -73,6 +76,8 @@ fn file(spec: &Spec, orders: &Orders) -> String {
 pub struct Orders {
     /// What a restore needs beside the database.
     pub include: &'static str,
+    /// Whether the bucket takes no deletion from the agent.
+    pub is_append_only: bool,
     /// The restore that is still to be done, as the agent reads it.
     pub restore: Option<Value>,
     /// Whose signatures this cluster's own objects bear.
@@ -113,6 +118,7 @@ mod tests {
         let restore = spec.restore.as_ref().map(Restore::config);
         let orders = Orders {
             include: Distro::K8s.include(),
+            is_append_only: false,
             restore,
             signers: vec!["one".into(), "two".into()],
             upgrade: None,
@@ -132,7 +138,9 @@ mod tests {
         );
         assert_eq!((&read["syncInterval"], &read["keepLast"]), (&json!("1s"), &json!(3)));
         assert_eq!((&read["include"], &read["signer"]), (&json!(["/data/pki"]), &json!("one,two")));
-        let text = file(&spec, &Orders { restore: None, signers: vec!["one".into()], ..orders });
+        let orders = Orders { restore: None, signers: vec!["one".into()], is_append_only: true, ..orders };
+        let text = file(&spec, &orders);
+        assert!(text.starts_with("adopt: ") && text.contains("\nappendOnly: true\n"), "{text}");
         assert!(!text.contains("restore:") && !text.contains("signer:"));
     }
 }

@@ -12,10 +12,13 @@ use crate::config::{Orders, config_map};
 use crate::connection;
 use crate::credentials::handover::Handover;
 use crate::credentials::{self, Credentials};
+use crate::drill::{self, Outcome};
 use crate::fatal::Fatal;
 use crate::input::Input;
 use crate::names::{Names, key, required};
 use crate::progress::Progress;
+use crate::protection;
+use crate::prune;
 use crate::rancher;
 use crate::release::Release;
 use crate::report::Report;
@@ -83,6 +86,7 @@ fn answer(
         let (issued, handover) = credentials.compose(&subject, &report, &source, response)?;
         let orders = Orders {
             include: distro.include(),
+            is_append_only: input.storage.is_append_only(),
             restore: None,
             signers: issued.signers.iter().rev().cloned().collect(),
             upgrade: upgrade.clone(),
@@ -90,12 +94,19 @@ fn answer(
         let restore = order(&subject, &report, &source, handover);
         compose_config(&subject, orders, restore, response);
         release.compose(&subject, &access, &names.restore_key().name, &health, response)?;
+        drill::compose(&subject, &credentials, &access, &issued, response)?;
+        prune::compose(&subject, &access, response)?;
         issued
     } else {
         release.compose(&subject, &access, "", &health, response)?;
         credentials::compose_off(&subject, response)
     };
+    protection::compose(&subject, response);
     response.set_condition(health.clone());
+    let outcome = Outcome::of(&subject, &report, now);
+    if let Some(condition) = drill::condition(&subject, &outcome, now) {
+        response.set_condition(condition);
+    }
     let progress = Progress::of(&subject, &report, &source);
     if let Some(condition) = progress.condition() {
         if condition.status != Status::True {
@@ -116,6 +127,7 @@ fn answer(
         bucket,
         issued: &issued,
         progress: &progress,
+        last_verify: outcome.last(),
     };
     let mut status = status::status(&subject, &facts);
     if let Some(rancher) = rancher::compose(&subject, &report, distro, response)? {
@@ -129,16 +141,9 @@ fn answer(
 fn require(subject: &Subject, response: &mut Response) -> Result<(), Fatal> {
     credentials::require(subject, response)?;
     response.require(required::REPORT, "v1", "ConfigMap", &subject.names.report());
-    let storage = &subject.input.storage;
-    if let Some(existing) = storage.existing.as_ref().filter(|_| subject.uses_existing()) {
-        let place = subject.locate("input.storage.existing.secretRef", &existing.secret_ref)?;
-        response.require(required::STORAGE, "v1", "Secret", &place);
-    }
-    if let Some(certificate) = &storage.ca_secret_ref {
-        let place = subject.locate("input.storage.caSecretRef", certificate)?;
-        response.require(required::CERTIFICATE, "v1", "Secret", &place);
-    }
-    Ok(())
+    storage::require(subject, response)?;
+    drill::require(subject, response);
+    prune::require(subject, response)
 }
 
 /// What the agent is told of a restore.

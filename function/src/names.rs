@@ -39,6 +39,20 @@ pub mod key {
     pub const RANCHER_IMPORT: &str = "rancher-import";
     /// The `rancher-cluster` chart, where the platform uses that instead.
     pub const RANCHER_RELEASE: &str = "rancher-release";
+    /// The release of the chart that makes bucket and user (`S3Register`).
+    pub const REGISTER: &str = "backup-register";
+    /// The drill.
+    pub const VERIFY: &str = "backup-verify";
+    /// The Secret that it gets.
+    pub const VERIFY_KEYS: &str = "backup-verify-keys";
+    /// The service account that it runs as, if it proves by it who it is.
+    pub const VERIFY_ACCOUNT: &str = "backup-verify-account";
+    /// The platform's job that applies retention.
+    pub const PRUNE: &str = "backup-prune";
+    /// The Secret that it gets.
+    pub const PRUNE_KEYS: &str = "backup-prune-keys";
+    /// How keys of Usages begin; the key of what is used follows.
+    pub const PROTECTION: &str = "protection-";
 
     /// The Secret with the identity of a rotation.
     pub fn identity(rotation: usize) -> String {
@@ -54,6 +68,12 @@ pub mod required {
     pub const REPORT: &str = "backup-status";
     /// The platform's Secret with the S3 credentials (`Existing`).
     pub const STORAGE: &str = "backup-storage";
+    /// The Secret of the S3 user that provider-minio made, for the drill.
+    pub const USER_KEYS: &str = "backup-user-keys";
+    /// The Secret that the s3-register chart made.
+    pub const REGISTERED: &str = "backup-registered";
+    /// The platform's Secret of somebody who may delete.
+    pub const PRUNE: &str = "backup-prune";
     /// The platform's Secret with the S3 server's certificate.
     pub const CERTIFICATE: &str = "backup-certificate";
     /// The user's Secret with a saved identity.
@@ -85,6 +105,8 @@ fn numbered(name: &str, rotation: usize) -> String {
 const HOME: &str = "vcluster-";
 /// Longest name of a Helm release.
 const RELEASE: usize = 53;
+/// Longest name of a CronJob: its jobs' names have eleven characters more.
+const CRON_JOB: usize = 52;
 
 /// Where an object lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,6 +134,8 @@ pub struct Names {
     pub release_object: String,
     /// Bucket, user and policy on the S3 server, and the objects that make them.
     pub bucket: String,
+    /// Whether no other namespace and name have this bucket: `a`/`b-c` and `a-b`/`c` share one.
+    pub is_bucket_unique: bool,
     /// The cluster's folder in a shared bucket.
     pub prefix: String,
     /// The Secret with the identity, the first one if there are several.
@@ -139,7 +163,7 @@ impl Names {
         };
         let home = match (xr.flavour, &xr.namespace) {
             (Flavour::Namespaced, Some(namespace)) => namespace.clone(),
-            _ => cut(format!("{HOME}{joined}")),
+            _ => cut(format!("{HOME}{joined}"), LABEL),
         };
         let namespace = choose_namespace(xr, input, home)?;
         // Named after where it is installed, not after who asks: should two claims have one namespace (`a`/`b-c`
@@ -156,7 +180,8 @@ impl Names {
             None => format!("{namespace}/{name}"),
         };
         Ok(Self {
-            bucket: cut(format!("vcb-{joined}")),
+            bucket: cut(format!("vcb-{joined}"), LABEL),
+            is_bucket_unique: joined.matches('-').count() == usize::from(xr.namespace.is_some()),
             prefix: format!("{folder}/{name}"),
             release: name,
             namespace,
@@ -184,6 +209,17 @@ impl Names {
     /// The ConfigMap that the agent reads.
     pub fn config(&self) -> Place {
         self.beside("-backup")
+    }
+
+    /// An object of the backup beside the identity, such as `verify`.
+    pub fn beside_identity(&self, suffix: &str) -> Place {
+        let base = self.identity.name.trim_end_matches("-identity");
+        Place { name: cut(format!("{base}-{suffix}"), CRON_JOB), namespace: self.identity.namespace.clone() }
+    }
+
+    /// The Helm release of the s3-register chart.
+    pub fn register(&self) -> String {
+        cut(self.bucket.clone(), RELEASE)
     }
 
     /// The Secret that the S3 user's keys are written to.
@@ -251,14 +287,19 @@ fn identity_place(xr: &Xr, input: &Input, namespace: &str) -> Place {
 }
 
 /// A name as it is, if it fits; else its beginning and a digest of all of it.
-fn cut(name: String) -> String {
-    if name.len() <= LABEL {
+fn cut(name: String, limit: usize) -> String {
+    if name.len() <= limit {
         return name;
     }
-    let tail = hex::encode(&digest(&SHA256, name.as_bytes()).as_ref()[..5]);
+    let tail = short_digest(&name);
     // Names are ASCII by now, so every index is a boundary.
-    let head = name[..LABEL - tail.len() - 1].trim_end_matches('-');
+    let head = name[..limit - tail.len() - 1].trim_end_matches(['-', '.']);
     format!("{head}-{tail}")
+}
+
+/// Ten characters that stand for a text.
+pub fn short_digest(text: &str) -> String {
+    hex::encode(&digest(&SHA256, text.as_bytes()).as_ref()[..5])
 }
 
 #[cfg(test)]
@@ -288,6 +329,16 @@ mod tests {
     }
 
     #[test]
+    fn a_bucket_that_two_could_have_is_nobodys_alone() {
+        for (namespace, name, unique) in
+            [("a", "b", true), ("a", "b-c", false), ("a-b", "c", false), ("team-a", "dev", false)]
+        {
+            let names = Names::of(&claimed(namespace, name), &Input::default()).unwrap();
+            assert_eq!(names.is_bucket_unique, unique, "{namespace}/{name}");
+        }
+    }
+
+    #[test]
     fn two_claims_of_one_name_that_choose_a_namespace_share_the_release_object() {
         let input = input(json!({"helm": {"allowedNamespaces": ["*"]}}));
         let of = |namespace: &str, name: &str, chosen: Option<&str>| {
@@ -305,11 +356,13 @@ mod tests {
 
     #[test]
     fn names_that_are_cut_stay_apart() {
-        let long = |end: &str| cut(format!("vcb-{}{end}", "n".repeat(80)));
+        let long = |end: &str| cut(format!("vcb-{}{end}", "n".repeat(80)), LABEL);
         assert_eq!(long("a").len(), LABEL);
         assert_ne!(long("a"), long("b"));
-        assert_eq!(cut("vcb-a".into()), "vcb-a");
-        assert!(!cut(format!("{}-{}", "n".repeat(51), "-".repeat(20))).contains("--"));
+        assert_eq!(cut("vcb-a".into(), LABEL), "vcb-a");
+        assert!(!cut(format!("{}-{}", "n".repeat(51), "-".repeat(20)), LABEL).contains("--"));
+        let names = Names::of(&claimed(&"n".repeat(63), &"m".repeat(53)), &Input::default()).unwrap();
+        assert_eq!((names.register().len(), names.beside_identity("verify").name.len()), (RELEASE, CRON_JOB));
     }
 
     #[test]
@@ -322,6 +375,7 @@ mod tests {
             Names::of(&xr, &input(json!({"helm": {"allowedNamespaces": ["x", "clusters-?"]}}))).unwrap();
         assert_eq!(names.namespace, "clusters-a");
         assert_eq!(names.identity.to_string(), "crossplane-system/team-a.dev-backup-identity");
+        assert_eq!(names.beside_identity("verify").to_string(), "crossplane-system/team-a.dev-backup-verify");
         xr.spec.namespace = Some("vcluster-team-a-dev".into());
         assert!(Names::of(&xr, &Input::default()).is_ok());
     }

@@ -16,7 +16,7 @@ use crate::report::Report;
 use crate::response::Response;
 use crate::restart;
 use crate::sidecar::{self, Sidecar};
-use crate::storage::Access;
+use crate::storage::{self, Access};
 use crate::subject::{Subject, Wanted};
 use crate::upgrade::{self, Upgrade};
 use crate::values::Values;
@@ -184,10 +184,6 @@ impl Release {
                 }
             };
         }
-        let api_version = match subject.xr.flavour {
-            Flavour::ClusterScoped => "helm.crossplane.io/v1beta1",
-            Flavour::Namespaced => "helm.m.crossplane.io/v1beta1",
-        };
         let reference = subject.provider_config(
             "input.helm.providerConfigRef",
             subject.input.helm.provider_config_ref.as_ref(),
@@ -200,7 +196,7 @@ impl Release {
         }
         metadata.insert("annotations".into(), annotations);
         Ok(json!({
-            "apiVersion": api_version,
+            "apiVersion": subject.api("helm"),
             "kind": "Release",
             "metadata": metadata,
             "spec": {
@@ -236,8 +232,7 @@ fn check_restore(subject: &Subject, version: &Version, restored: Option<&str>) -
 /// back from the restart. One that is only being installed starts when it can.
 fn must_wait(subject: &Subject, release: &Value) -> bool {
     let is_there = |key| subject.request.observed(key).is_some();
-    let has_storage = subject.uses_existing() || subject.request.is_ready(key::USER);
-    let has_all = is_there(key::KEYS) && is_there(key::CONFIG) && has_storage;
+    let has_all = is_there(key::KEYS) && is_there(key::CONFIG) && storage::is_there(subject);
     !has_all && !sidecar::is_in(release)
 }
 

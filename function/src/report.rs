@@ -31,6 +31,8 @@ pub struct Report {
     pub size_bytes: Option<u64>,
     /// When a restore was last tried out.
     pub last_verify: Option<String>,
+    /// What came of it: `ok`, or `failed: why`.
+    pub last_verify_result: Option<String>,
     /// The restore that was last done.
     pub restored_id: Option<String>,
     /// The pins that were asked for and are made, and of when they are.
@@ -52,6 +54,7 @@ impl Report {
             restorable_from: time("restorableFrom"),
             size_bytes: word("sizeBytes").and_then(|text| text.parse().ok()),
             last_verify: time("lastVerify"),
+            last_verify_result: word("lastVerifyResult"),
             restored_id: word("restoredId"),
             pins: pins(text(config_map, &["data", "pins"]).unwrap_or_default()),
             message: word("message"),
@@ -66,6 +69,12 @@ impl Report {
     /// Whether it is at a restore, or has failed at one and tries again.
     pub fn is_restoring(&self) -> bool {
         matches!(self.phase.as_deref(), Some("Restoring" | "Failed"))
+    }
+
+    /// Why the restore that was last tried out was none, if it was none.
+    pub fn verify_failure(&self) -> Option<&str> {
+        let result = self.last_verify_result.as_deref().filter(|result| *result != "ok")?;
+        Some(result.strip_prefix("failed: ").unwrap_or(result))
     }
 
     /// What is to be thought of it at `now`; silence counts from `stale_after` on.

@@ -88,6 +88,11 @@ impl Response {
         self.answer.desired.get_or_insert_default().resources.insert(key.to_owned(), resource);
     }
 
+    /// Whether an object is composed under a key by this function.
+    pub fn composes(&self, key: &str) -> bool {
+        self.own.contains(key)
+    }
+
     /// Something is still to come, so the XR is not ready, whatever is composed.
     pub fn withhold(&mut self) {
         self.withheld = true;

@@ -10,11 +10,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::check;
+use crate::condition::{Kind, Reason};
 use crate::fatal::Fatal;
 use crate::rancher;
 use crate::recipient::Recipient;
 use crate::reference::LocalSecretRef;
 use crate::restore::Restore;
+use crate::schedule;
 use crate::schema;
 use crate::span::Span;
 
@@ -284,6 +286,10 @@ impl Spec {
                 return Err(Fatal::new(field, "another pin has this name", "give each pin its own name"));
             }
         }
+        if let Some(verify) = &backup.verify {
+            schedule::check("spec.backup.verify.schedule", &verify.schedule)
+                .map_err(|fatal| fatal.shown_as(Kind::BackupVerified, Reason::Refused))?;
+        }
         let Some(restore) = &self.restore else { return Ok(()) };
         restore.check()?;
         if !backup.enabled {
@@ -317,6 +323,7 @@ mod tests {
             (json!({"rotateKeys": 17}), "spec.backup.rotateKeys: "),
             (json!({"identitySecretRef": {"name": "../x"}}), "spec.backup.identitySecretRef.name: "),
             (json!({"deletionPolicy": "Orphan"}), "spec.backup.deletionPolicy: "),
+            (json!({"verify": {"schedule": "daily"}}), "spec.backup.verify.schedule: "),
             (json!({"autoRestore": {"when": ["Always"]}}), "spec.backup.autoRestore.when[0]: "),
         ] {
             let xr = json!({"metadata": {"name": "dev"}, "spec": {"backup": backup}});

@@ -58,6 +58,8 @@ pub struct Facts<'a> {
     pub issued: &'a Issued,
     /// How far the restore is that is asked for.
     pub progress: &'a Progress,
+    /// When a restore was last tried out.
+    pub last_verify: Option<String>,
 }
 
 /// The whole status.
@@ -99,7 +101,7 @@ fn backup(facts: &Facts) -> Value {
         ("revision", report.revision.map(|revision| json!(revision))),
         ("restorableFrom", report.restorable_from.as_ref().map(|time| json!(time))),
         ("sizeBytes", report.size_bytes.map(|bytes| json!(bytes))),
-        ("lastVerify", report.last_verify.as_ref().map(|time| json!(time))),
+        ("lastVerify", facts.last_verify.as_ref().map(|time| json!(time))),
         ("message", report.message.as_ref().map(|message| json!(message))),
         ("recipient", issued.recipient.as_ref().map(|recipient| json!(recipient))),
         ("fingerprint", issued.fingerprints.last().map(|fingerprint| json!(fingerprint))),

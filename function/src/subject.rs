@@ -3,10 +3,10 @@
 use serde_json::{Map, Value, json};
 
 use crate::fatal::Fatal;
-use crate::input::storage::Provisioner;
 use crate::input::{Input, Keeping};
 use crate::names::{Names, Place, key};
 use crate::object::{at, text};
+use crate::protection;
 use crate::reference::{LocalSecretRef, ProviderConfigKind, ProviderConfigRef, SecretRef};
 use crate::request::Request;
 use crate::restore::Restore;
@@ -42,13 +42,10 @@ impl Subject<'_> {
         match (self.xr.spec.backup.enabled, self.xr.spec.backup.deletion_policy) {
             (true, _) => Wanted::On,
             (false, DeletionPolicy::Retain) => Wanted::Kept,
+            // What protects it goes first.
+            (false, DeletionPolicy::Delete) if protection::is_in_force(self) => Wanted::Kept,
             (false, DeletionPolicy::Delete) => Wanted::Dropped,
         }
-    }
-
-    /// Whether bucket and credentials are the platform's.
-    pub fn uses_existing(&self) -> bool {
-        self.input.storage.provisioner == Provisioner::Existing
     }
 
     /// Whether the release's namespace can be composed into. provider-helm makes it for a claim; an apply into
@@ -116,6 +113,16 @@ impl Subject<'_> {
             )
         })?;
         Ok(Place { name: secret.name.clone(), namespace: namespace.clone() })
+    }
+
+    /// The API version of a provider's managed resources, `helm` or `minio`, for this flavour.
+    pub fn api(&self, group: &str) -> &'static str {
+        match (self.xr.flavour, group) {
+            (Flavour::ClusterScoped, "helm") => "helm.crossplane.io/v1beta1",
+            (Flavour::Namespaced, "helm") => "helm.m.crossplane.io/v1beta1",
+            (Flavour::ClusterScoped, _) => "minio.crossplane.io/v1",
+            (Flavour::Namespaced, _) => "minio.m.crossplane.io/v1beta1",
+        }
     }
 
     /// Metadata of a managed resource of either flavour.

@@ -39,7 +39,10 @@ proptest! {
         let mut all = vec!["backup-bucket", "backup-config", "backup-identity", "backup-keys", "backup-policy"];
         // Where the pod can read the identity anyway, it lies where the init container looks.
         all.extend((flavour == "namespaced").then_some("backup-restore-key"));
-        all.extend(["backup-user", "vcluster"]);
+        all.extend([
+            "backup-user", "protection-backup-bucket", "protection-backup-identity", "protection-backup-keys",
+            "protection-backup-policy", "protection-backup-user", "vcluster",
+        ]);
         prop_assert_eq!(cluster.objects.keys().map(String::as_str).collect::<Vec<_>>(), all);
         prop_assert_eq!(settled.desired.clone().unwrap().composite.unwrap().ready().as_str_name(), "READY_TRUE");
         prop_assert_eq!(settled.results.clone(), vec![]);
@@ -182,5 +185,50 @@ fn a_restore_makes_the_pod_anew_once_and_after_the_agent_was_told() {
             cluster.reconcile(&CALM);
             assert_eq!(cluster.objects["vcluster"]["spec"], release, "{flavour}: another restart");
         }
+    }
+}
+
+#[test]
+fn a_dropped_backup_goes_whatever_protects_it() {
+    for flavour in ["claim", "namespaced"] {
+        let mut cluster = Cluster::new(flavour);
+        for _ in 0..7 {
+            cluster.reconcile(&CALM);
+        }
+        assert!(cluster.objects.contains_key("protection-backup-bucket"), "{flavour}");
+        cluster.case.xr["spec"]["backup"] = json!({"enabled": false});
+        for _ in 0..3 {
+            cluster.reconcile(&CALM);
+        }
+        assert!(cluster.objects.contains_key("backup-bucket"), "{flavour}");
+        cluster.case.xr["spec"]["backup"] = json!({"enabled": false, "deletionPolicy": "Delete"});
+        let mut armed = Value::Null;
+        for _ in 0..6 {
+            cluster.reconcile(&CALM);
+            armed = cluster.objects.get("backup-bucket").cloned().unwrap_or(armed);
+        }
+        assert_eq!(cluster.objects.keys().collect::<Vec<_>>(), ["vcluster"], "{flavour}");
+        assert_eq!(armed["spec"]["forProvider"]["bucketDeletionPolicy"], "DeleteAll", "{flavour}");
+        assert_eq!(cluster.refused, 0, "{flavour}: an object was dropped before what protects it");
+    }
+}
+
+#[test]
+fn a_user_goes_when_a_role_takes_its_place() {
+    for flavour in ["claim", "namespaced"] {
+        let mut cluster = Cluster::new(flavour);
+        for _ in 0..7 {
+            cluster.reconcile(&CALM);
+        }
+        let role =
+            json!({"mode": "WebIdentity", "roleArn": "arn:aws:iam::111122223333:role/vcluster-backup"});
+        cluster.case.input["storage"]["credentials"] = role;
+        for _ in 0..4 {
+            cluster.reconcile(&CALM);
+        }
+        assert!(!cluster.objects.contains_key("backup-user"), "{flavour}");
+        assert!(!cluster.objects.contains_key("protection-backup-user"), "{flavour}");
+        assert!(cluster.objects.contains_key("protection-backup-bucket"), "{flavour}");
+        assert_eq!(cluster.refused, 0, "{flavour}");
     }
 }

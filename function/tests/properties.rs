@@ -22,13 +22,16 @@ use vcluster_backup_proto::v1::RunFunctionResponse;
 const MARKER: &str = "hunter2-marker";
 
 /// Stages of life with much in them.
-const STAGES: [&str; 16] = [
+const STAGES: [&str; 20] = [
     "claim/healthy",
     "claim/native-sidecar",
     "claim/existing",
     "claim/restore-asked",
     "claim/master-key-awaiting-key",
     "claim/off-and-delete",
+    "claim/prune-elsewhere",
+    "claim/s3-register-healthy",
+    "claim/verify-failed",
     "namespaced/awaiting-key",
     "namespaced/certificate",
     "claim/rotate",
@@ -39,6 +42,7 @@ const STAGES: [&str; 16] = [
     "claim/connection",
     "namespaced/rotated-restore-asked",
     "namespaced/clone-ready",
+    "namespaced/verify-first",
 ];
 
 fn stage(name: &str) -> Case {

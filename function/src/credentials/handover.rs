@@ -70,7 +70,7 @@ pub fn compose(
 }
 
 /// One a line, the newest first, none twice.
-pub fn lines(own: &[&Identity], more: &[Identity]) -> Result<Zeroizing<String>, IdentityError> {
+pub(super) fn lines(own: &[&Identity], more: &[Identity]) -> Result<Zeroizing<String>, IdentityError> {
     let mut known = BTreeSet::new();
     let mut lines = Zeroizing::new(String::new());
     for identity in own.iter().copied().chain(more) {

@@ -11,7 +11,7 @@ use crate::fatal::Fatal;
 use crate::names::key;
 use crate::object;
 use crate::response::Response;
-use crate::storage::existing;
+use crate::storage;
 use crate::subject::Subject;
 
 /// Composes the Secret that the sidecar gets, for the identity that is written to.
@@ -27,7 +27,7 @@ pub fn compose(
     if !subject.has_namespace() && !is_observed {
         return Ok(awaiting_namespace(&place.namespace));
     }
-    let s3 = match existing::credentials(subject) {
+    let s3 = match storage::credentials(subject) {
         Ok(s3) => s3,
         Err(message) => {
             keep(subject, response, &[key::KEYS]);

@@ -21,6 +21,7 @@ use ring::rand::SecureRandom;
 use zeroize::Zeroizing;
 
 use crate::condition::{Condition, Kind, Reason, Status};
+use crate::drill;
 use crate::fatal::Fatal;
 use crate::names::{key, required};
 use crate::object;
@@ -124,7 +125,9 @@ impl Credentials {
             return Condition::no(kind, Reason::OpenForRestore, message);
         }
         if self.keyring.is_derived() {
-            let message = "The identity is derived from the master key when needed, and stored nowhere.";
+            let place = drill::keeps_derived(subject);
+            let message =
+                format!("The identity is derived from the master key when needed, and stored {place}.");
             return Condition::yes(kind, Reason::Derived, message);
         }
         Condition::yes(kind, Reason::KeptApart, format!("The identity is kept in Secret {places}."))

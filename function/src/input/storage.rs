@@ -5,8 +5,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::check;
-use crate::fatal::{Fatal, unsupported};
+use crate::fatal::Fatal;
+use crate::object::at;
 use crate::reference::{ProviderConfigRef, SecretRef};
+use crate::schedule;
 use crate::schema;
 
 /// Where backups go.
@@ -66,22 +68,90 @@ impl Storage {
         if let Some(secret) = &storage.ca_secret_ref {
             secret.check("input.storage.caSecretRef")?;
         }
-        match (storage.provisioner, &storage.existing) {
-            (Provisioner::S3Register, _) => Err(unsupported(
-                "input.storage.provisioner",
-                "use ProviderMinio, or Existing with a bucket and a Secret of your own, instead of S3Register",
-            )),
-            (Provisioner::Existing, None) => Err(Fatal::new(
-                "input.storage.existing",
-                "provisioner Existing needs it and it is not there",
-                "name bucket and secretRef",
-            )),
-            (Provisioner::Existing, Some(existing)) => {
-                check::bucket("input.storage.existing.bucket", &existing.bucket)?;
-                existing.secret_ref.check("input.storage.existing.secretRef")
-            }
-            (Provisioner::ProviderMinio, _) => Ok(()),
+        storage.check_provisioner()?;
+        storage.check_credentials()?;
+        let Some(prune) = &storage.protection.prune else { return Ok(()) };
+        if !storage.is_append_only() {
+            return Err(Fatal::new(
+                "input.storage.protection.prune",
+                "with writer ReadWrite each agent prunes its own backup",
+                "take it out, or set storage.protection.writer to AppendOnly",
+            ));
         }
+        schedule::check("input.storage.protection.prune.schedule", &prune.schedule)?;
+        prune.secret_ref.check("input.storage.protection.prune.secretRef")
+    }
+
+    fn check_provisioner(&self) -> Result<(), Fatal> {
+        let needed = |field: &str, provisioner: &str, way_out: &str| {
+            let cause = format!("provisioner {provisioner} needs it and it is not there");
+            Err(Fatal::new(format_args!("input.storage.{field}"), cause, way_out))
+        };
+        match (self.provisioner, &self.existing, &self.s3_register) {
+            (Provisioner::ProviderMinio, ..) => Ok(()),
+            (Provisioner::Existing, None, _) => needed("existing", "Existing", "name bucket and secretRef"),
+            (Provisioner::Existing, Some(existing), _) => {
+                check::bucket("input.storage.existing.bucket", &existing.bucket)?;
+                match &existing.secret_ref {
+                    Some(secret) => secret.check("input.storage.existing.secretRef"),
+                    None if self.credentials.mode == CredentialMode::WebIdentity => Ok(()),
+                    None => Err(Fatal::new(
+                        "input.storage.existing.secretRef",
+                        "the agent needs the keys of the bucket and no Secret is named",
+                        "name one with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or set storage.credentials.mode to WebIdentity",
+                    )),
+                }
+            }
+            (Provisioner::S3Register, _, None) => needed("s3Register", "S3Register", "name adminSecretRef"),
+            (Provisioner::S3Register, _, Some(register)) => {
+                register.admin_secret_ref.check("input.storage.s3Register.adminSecretRef")?;
+                let values = Value::Object(register.chart.values.clone());
+                if ["adminuser", "adminpassword"].iter().any(|field| at(&values, &["s3", field]).is_some()) {
+                    return Err(Fatal::new(
+                        "input.storage.s3Register.chart.values.s3",
+                        "the administrator's credentials would be readable in every Release",
+                        "put them into the Secret of adminSecretRef",
+                    ));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn check_credentials(&self) -> Result<(), Fatal> {
+        let arn = self.credentials.role_arn.as_deref();
+        let refuse = |field: &str, cause: &str, way_out: &str| {
+            Err(Fatal::new(format_args!("input.storage.credentials.{field}"), cause, way_out))
+        };
+        match (self.credentials.mode, arn) {
+            (CredentialMode::Static, None) => Ok(()),
+            (CredentialMode::Static, Some(_)) => refuse(
+                "roleArn",
+                "with mode Static nobody takes a role",
+                "take it out, or set mode to WebIdentity",
+            ),
+            (CredentialMode::WebIdentity, _) if self.provisioner == Provisioner::S3Register => refuse(
+                "mode",
+                "the s3-register chart makes a user with keys",
+                "take it out, or use ProviderMinio or Existing",
+            ),
+            (CredentialMode::WebIdentity, Some(arn)) if is_role(arn) => Ok(()),
+            (CredentialMode::WebIdentity, _) => refuse(
+                "roleArn",
+                "it names no role, and the agents have nothing else to prove who they are",
+                "write it as arn:aws:iam::111122223333:role/vcluster-backup, as the server's list of roles has it",
+            ),
+        }
+    }
+
+    /// Whether the agents may write alone: as asked, or because the chart's policy lets nobody delete.
+    pub fn is_append_only(&self) -> bool {
+        self.protection.writer == Writer::AppendOnly || self.provisioner == Provisioner::S3Register
+    }
+
+    /// The role that stands in for keys, if that is how the agent proves who it is.
+    pub fn role_arn(&self) -> Option<&str> {
+        self.credentials.role_arn.as_deref().filter(|_| self.credentials.mode == CredentialMode::WebIdentity)
     }
 }
 
@@ -207,8 +277,14 @@ pub struct Existing {
     #[serde(default)]
     #[schemars(with = "schema::Folder")]
     pub prefix: String,
-    /// Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
-    pub secret_ref: SecretRef,
+    /// Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; needed unless the pod proves who it is.
+    pub secret_ref: Option<SecretRef>,
+}
+
+fn is_role(arn: &str) -> bool {
+    let is_plain = arn.len() <= 2048 && arn.chars().all(|c| c.is_ascii_graphic());
+    let name = arn.strip_prefix("arn:").and_then(|rest| rest.split_once(":role/")).map(|(_, name)| name);
+    is_plain && name.is_some_and(|name| !name.is_empty())
 }
 
 fn check_endpoint(endpoint: &str) -> Result<(), Fatal> {
@@ -225,4 +301,62 @@ fn check_endpoint(endpoint: &str) -> Result<(), Fatal> {
         return refuse("it names no server, or holds credentials, which belong into a Secret");
     }
     Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn check(fields: &Value) -> Result<(), String> {
+        let mut storage = json!({"endpoint": "https://m"});
+        for (name, value) in fields.as_object().unwrap() {
+            storage[name] = value.clone();
+        }
+        let storage: Storage = serde_json::from_value(storage).map_err(|error| error.to_string())?;
+        storage.check().map_err(|fatal| fatal.to_string())
+    }
+
+    #[test]
+    fn each_provisioner_is_asked_for_what_it_needs() {
+        let role = "arn:aws:iam::1:role/vcb";
+        let web = json!({"mode": "WebIdentity", "roleArn": role});
+        let append =
+            json!({"writer": "AppendOnly", "prune": {"schedule": "@daily", "secretRef": {"name": "p"}}});
+        let register = json!({"adminSecretRef": {"name": "admin"}});
+        for fields in [
+            json!({"credentials": web}),
+            json!({"provisioner": "Existing", "existing": {"bucket": "shared"}, "credentials": web}),
+            json!({"provisioner": "S3Register", "s3Register": register}),
+            json!({"protection": append}),
+            json!({"credentials": {"mode": "WebIdentity", "roleArn": "arn:minio:iam:::role/idmp-k8s"}}),
+        ] {
+            assert_eq!(check(&fields), Ok(()), "{fields}");
+        }
+        for (fields, field) in [
+            (json!({"provisioner": "Existing", "existing": {"bucket": "shared"}}), "existing.secretRef"),
+            (json!({"provisioner": "S3Register"}), "s3Register"),
+            (
+                json!({"provisioner": "S3Register", "s3Register": register, "credentials": web}),
+                "credentials.mode",
+            ),
+            (
+                json!({"provisioner": "S3Register", "s3Register": {"adminSecretRef": {"name": "a"}, "chart": {"values": {"s3": {"adminuser": "root"}}}}}),
+                "s3Register.chart.values.s3",
+            ),
+            (json!({"credentials": {"mode": "WebIdentity"}}), "credentials.roleArn"),
+            (json!({"credentials": {"mode": "WebIdentity", "roleArn": "vcb"}}), "credentials.roleArn"),
+            (json!({"credentials": {"roleArn": role}}), "credentials.roleArn"),
+            (json!({"protection": {"prune": append["prune"]}}), "protection.prune"),
+            (
+                json!({"protection": {"writer": "AppendOnly", "prune": {"schedule": "daily", "secretRef": {"name": "p"}}}}),
+                "protection.prune.schedule",
+            ),
+        ] {
+            let message = check(&fields).unwrap_err();
+            assert!(message.starts_with(&format!("input.storage.{field}: ")), "{message}");
+        }
+    }
 }

@@ -14,6 +14,7 @@ use crate::condition::{Kind, Reason};
 use crate::credentials::identity::{Fingerprint, Identity};
 use crate::credentials::{derived, stored};
 use crate::fatal::Fatal;
+use crate::input::storage::Provisioner;
 use crate::names::{Names, Place, required};
 use crate::object::{at, text};
 use crate::request::Required;
@@ -73,7 +74,7 @@ pub fn find(
         response.require(&required::source_identity(rotation), "v1", "Secret", &place);
     }
     // The platform's own keys open every cluster's folder: none are handed over with them.
-    let keys_secret = access.secret.filter(|_| !subject.uses_existing());
+    let keys_secret = access.secret.filter(|_| subject.input.storage.provisioner != Provisioner::Existing);
     let keys_place = keys_secret.map(|name| Place { name, namespace: names.namespace.clone() });
     if let Some(place) = &keys_place {
         response.require(required::SOURCE_S3, "v1", "Secret", place);

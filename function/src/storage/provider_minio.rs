@@ -13,16 +13,28 @@ use serde_json::{Map, Value, json};
 use super::{Access, Step};
 use crate::condition::Reason;
 use crate::fatal::Fatal;
-use crate::names::key;
-use crate::object::at;
+use crate::names::{key, short_digest};
+use crate::object::{at, text};
+use crate::protection;
 use crate::reference::ProviderConfigKind;
 use crate::response::Response;
-use crate::spec::DeletionPolicy;
+use crate::spec::{Adopt, DeletionPolicy};
 use crate::subject::{Subject, Wanted};
 use crate::xr::Flavour;
 
 /// All but deleting (Crossplane's words for what namespaced resources have instead of `deletionPolicy`).
 const ORPHAN: [&str; 4] = ["Observe", "Create", "Update", "LateInitialize"];
+
+/// The annotations by which the provider knows what it has made; with them it takes what is there for its own
+/// (vshn/provider-minio and rossigee/provider-minio, operator/{bucket/connector,policy/create}.go).
+fn claims(flavour: Flavour, kind: &str) -> Option<Value> {
+    match (kind, flavour) {
+        ("Bucket", Flavour::ClusterScoped) => Some(json!({"minio.crossplane.io/lock": "claimed"})),
+        ("Bucket", Flavour::Namespaced) => Some(json!({"minio.m.crossplane.io/lock": "claimed"})),
+        ("Policy", _) => Some(json!({"minio.crossplane.io/policy-created": "claimed"})),
+        _ => None,
+    }
+}
 
 /// The way to the bucket.
 pub fn access(subject: &Subject) -> Access {
@@ -38,12 +50,11 @@ pub fn access(subject: &Subject) -> Access {
 /// Composes what is wanted, and says which step is still to come.
 pub fn compose(subject: &Subject, access: &Access, response: &mut Response) -> Result<Step, Fatal> {
     let request = subject.request;
-    let wanted = subject.wanted();
     let is_observed = |key| request.observed(key).is_some();
-    let on = wanted == Wanted::On;
-    let keep = |key| on || (wanted == Wanted::Kept && is_observed(key));
+    let on = subject.wanted() == Wanted::On;
+    let keep = |key| on || is_observed(key);
 
-    if keep(key::BUCKET) || (wanted == Wanted::Dropped && needs_arming(subject)) {
+    if keep(key::BUCKET) {
         response.compose(key::BUCKET, &bucket(subject, access)?, request.is_ready(key::BUCKET));
     }
     // A bucket of this name may be somebody else's, by the user's choice or because `a`/`b-c` and `a-b`/`c` make
@@ -55,7 +66,9 @@ pub fn compose(subject: &Subject, access: &Access, response: &mut Response) -> R
         response.compose(key::POLICY, &policy(subject, access)?, request.is_ready(key::POLICY));
     }
     let user_can_be = owns_bucket && request.is_ready(key::POLICY) && subject.has_namespace();
-    if keep(key::USER) && (user_can_be || is_observed(key::USER)) {
+    let needs_user = subject.input.storage.role_arn().is_none();
+    let is_wanted = (needs_user && keep(key::USER)) || protection::holds(subject, key::USER);
+    if is_wanted && (user_can_be || is_observed(key::USER)) {
         response.compose(key::USER, &user(subject)?, request.is_ready(key::USER));
     }
     let steps = [
@@ -63,18 +76,61 @@ pub fn compose(subject: &Subject, access: &Access, response: &mut Response) -> R
         (key::POLICY, Reason::CreatingPolicy, "Policy"),
         (key::USER, Reason::CreatingUser, "User"),
     ];
-    Ok(steps.into_iter().find(|(key, ..)| !request.is_ready(key)).map_or(
-        Step::Done(Reason::Provisioned, "Bucket, policy and user are there.".into()),
-        |(_, reason, kind)| {
-            Step::Coming(
-                reason,
-                format!(
-                    "{kind} {} is not ready yet; if it stays so, `kubectl describe` it for what its provider says.",
-                    subject.names.bucket
-                ),
-            )
-        },
-    ))
+    let coming =
+        steps.into_iter().find(|(key, ..)| !request.is_ready(key) && (needs_user || *key != key::USER));
+    let name = &subject.names.bucket;
+    Ok(match coming {
+        Some((_, reason, kind)) => {
+            let mut message = format!(
+                "{kind} {name} is not ready yet; if it stays so, `kubectl describe` it for what its provider says."
+            );
+            if asks_to_adopt(subject) && !adopts(subject) && kind != "User" {
+                message.push_str(" One that is there is not taken over, for another namespace and name could have it too: the platform may hand it over (install, \"A control plane built anew\").");
+            }
+            Step::Coming(reason, message)
+        }
+        None if needs_user => Step::Done(Reason::Provisioned, "Bucket, policy and user are there.".into()),
+        None => Step::Done(
+            Reason::Provisioned,
+            format!("Bucket and policy are there; role {} must have policy {name}.", role(subject)),
+        ),
+    })
+}
+
+fn role<'a>(subject: &'a Subject) -> &'a str {
+    subject.input.storage.role_arn().unwrap_or_default()
+}
+
+/// Composes the bucket once more if it would still be spared: it must have been told before it goes, for nobody is
+/// asked while it does.
+pub fn drop(subject: &Subject, response: &mut Response) -> Result<(), Fatal> {
+    if needs_arming(subject) {
+        let bucket = bucket(subject, &access(subject))?;
+        response.compose(key::BUCKET, &bucket, subject.request.is_ready(key::BUCKET));
+    }
+    Ok(())
+}
+
+/// Whether the user says that what is there of this name was this cluster's.
+fn asks_to_adopt(subject: &Subject) -> bool {
+    let backup = &subject.xr.spec.backup;
+    backup.auto_restore.adopt == Adopt::SameName && backup.bucket.is_none()
+}
+
+/// Whether it may be taken over: the name says, too, that it was nobody else's.
+fn adopts(subject: &Subject) -> bool {
+    asks_to_adopt(subject) && subject.names.is_bucket_unique
+}
+
+/// The user's name. One that is there cannot be taken over, for nobody knows its secret: a cluster that takes over
+/// its predecessor's bucket has a user of its own.
+fn user_name(subject: &Subject) -> String {
+    let plain = &subject.names.bucket;
+    if let Some(user) = subject.request.observed(key::USER) {
+        return text(user, &["spec", "forProvider", "userName"]).unwrap_or(plain).to_owned();
+    }
+    let uid = subject.xr.uid.as_deref().filter(|_| asks_to_adopt(subject));
+    uid.map_or_else(|| plain.clone(), |uid| format!("{plain}-{}", short_digest(uid)))
 }
 
 /// Whether a bucket that is to be deleted would still be spared: it must have been told before it goes, for
@@ -111,11 +167,17 @@ fn bucket(subject: &Subject, access: &Access) -> Result<Value, Fatal> {
 }
 
 fn policy(subject: &Subject, access: &Access) -> Result<Value, Fatal> {
-    managed(subject, "Policy", json!({"rawPolicy": least_privilege(&access.bucket)}))
+    let policy = least_privilege(&access.bucket, subject.input.storage.is_append_only());
+    managed(subject, "Policy", json!({"rawPolicy": policy}))
 }
 
 /// What the agent needs, and no more: this bucket alone, and nothing of its settings.
-fn least_privilege(bucket: &str) -> String {
+fn least_privilege(bucket: &str, is_append_only: bool) -> String {
+    let mut actions = vec!["s3:AbortMultipartUpload"];
+    if !is_append_only {
+        actions.push("s3:DeleteObject");
+    }
+    actions.extend(["s3:GetObject", "s3:ListMultipartUploadParts", "s3:PutObject"]);
     json!({
         "Version": "2012-10-17",
         "Statement": [
@@ -126,13 +188,7 @@ fn least_privilege(bucket: &str) -> String {
             },
             {
                 "Effect": "Allow",
-                "Action": [
-                    "s3:AbortMultipartUpload",
-                    "s3:DeleteObject",
-                    "s3:GetObject",
-                    "s3:ListMultipartUploadParts",
-                    "s3:PutObject",
-                ],
+                "Action": actions,
                 "Resource": [format!("arn:aws:s3:::{bucket}/*")],
             },
         ],
@@ -142,7 +198,7 @@ fn least_privilege(bucket: &str) -> String {
 
 fn user(subject: &Subject) -> Result<Value, Fatal> {
     let name = &subject.names.bucket;
-    let mut user = managed(subject, "User", json!({"userName": name, "policies": [name]}))?;
+    let mut user = managed(subject, "User", json!({"userName": user_name(subject), "policies": [name]}))?;
     let keys = subject.names.user_keys();
     user["spec"]["writeConnectionSecretToRef"] = match subject.xr.flavour {
         Flavour::ClusterScoped => json!({"name": keys.name, "namespace": keys.namespace}),
@@ -159,19 +215,19 @@ fn managed(subject: &Subject, kind: &str, for_provider: Value) -> Result<Value, 
         settings.provider_config_ref.as_ref(),
         ProviderConfigKind::ProviderConfig,
     )?;
-    let api_version = match subject.xr.flavour {
-        Flavour::ClusterScoped => "minio.crossplane.io/v1",
-        Flavour::Namespaced => "minio.m.crossplane.io/v1beta1",
-    };
     let spec = Map::from_iter([
         ("forProvider".to_owned(), for_provider),
         // Said aloud: the webhook refuses an object without, default or not.
         ("providerConfigRef".to_owned(), reference),
     ]);
+    let mut metadata = subject.metadata(&subject.names.bucket);
+    if let Some(claims) = claims(subject.xr.flavour, kind).filter(|_| adopts(subject)) {
+        metadata.insert("annotations".into(), claims);
+    }
     Ok(json!({
-        "apiVersion": api_version,
+        "apiVersion": subject.api("minio"),
         "kind": kind,
-        "metadata": subject.metadata(&subject.names.bucket),
+        "metadata": metadata,
         "spec": spec,
     }))
 }

@@ -26,6 +26,8 @@ pub struct Cluster {
     pub objects: BTreeMap<String, Value>,
     /// What others have made.
     pub others: Vec<Value>,
+    /// Passes that were stopped because something was dropped before what protects it.
+    pub refused: u32,
     /// Identities that were ever there, by key.
     identities: BTreeMap<String, Value>,
 }
@@ -52,7 +54,7 @@ pub const CALM: Weather =
 /// Any weather.
 pub fn weather() -> impl Strategy<Value = Weather> {
     let parts =
-        (0..12_usize, prop::bool::weighted(0.3), any::<bool>(), 0..8_usize, prop::bool::weighted(0.2));
+        (0..14_usize, prop::bool::weighted(0.3), any::<bool>(), 0..13_usize, prop::bool::weighted(0.2));
     parts.prop_map(|(applied, stale, progress, first, turn)| Weather {
         applied,
         stale,
@@ -68,7 +70,7 @@ impl Cluster {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(flavour);
         let mut case = Case::read(&root.join("first-call"));
         case.required.clear();
-        Self { case, objects: BTreeMap::new(), others: Vec::new(), identities: BTreeMap::new() }
+        Self { case, objects: BTreeMap::new(), others: Vec::new(), refused: 0, identities: BTreeMap::new() }
     }
 
     /// An identity is known to be lost.
@@ -121,6 +123,10 @@ impl Cluster {
     pub fn reconcile(&mut self, weather: &Weather) -> RunFunctionResponse {
         let response = self.ask(weather.stale);
         let desired = response.desired.clone().unwrap();
+        if !weather.stale && !self.collect(|key| desired.resources.contains_key(key)) {
+            self.refused += 1;
+            return response;
+        }
         let mut keys: Vec<String> = desired.resources.keys().cloned().collect();
         let count = keys.len();
         keys.rotate_left(weather.first % count.max(1));
@@ -132,15 +138,32 @@ impl Cluster {
         if weather.applied >= count {
             let status = object::decode(desired.composite.unwrap().resource.as_ref().unwrap());
             self.case.xr["status"] = status["status"].clone();
-            if !weather.stale {
-                self.objects.retain(|key, _| desired.resources.contains_key(key));
-            }
         }
         if weather.progress {
             self.make_progress();
         }
         self.check();
         response
+    }
+
+    /// What is no longer desired goes, first of all: not what a Usage is of, and a composed Usage only after the object
+    /// that it is `by`.
+    fn collect(&mut self, is_desired: impl Fn(&str) -> bool) -> bool {
+        let leaving: Vec<String> = self.objects.keys().filter(|key| !is_desired(key)).cloned().collect();
+        for key in leaving {
+            let object = self.objects[&key].clone();
+            let is_used = self.objects.values().any(|usage| {
+                let of = &usage["spec"]["of"];
+                of["kind"] == object["kind"] && of["resourceRef"]["name"] == object["metadata"]["name"]
+            });
+            if is_used {
+                return false;
+            }
+            if object["spec"]["by"].is_null() || !self.objects.contains_key("vcluster") {
+                self.objects.remove(&key);
+            }
+        }
+        true
     }
 
     /// Server-side apply: status stays, and what is immutable is refused.
@@ -177,7 +200,8 @@ impl Cluster {
 
     /// What must hold at every moment.
     fn check(&mut self) {
-        for (key, before) in &self.identities {
+        let is_dropped = self.case.xr["spec"]["backup"]["deletionPolicy"] == "Delete";
+        for (key, before) in self.identities.iter().filter(|_| !is_dropped) {
             assert_eq!(self.objects.get(key).map(|secret| &secret["data"]), Some(before), "{key} was lost");
         }
         let identities = self.objects.iter().filter(|(key, _)| key.starts_with("backup-identity"));
