@@ -34,7 +34,7 @@ use crate::storage;
 use crate::subject::{Subject, Wanted};
 use crate::xr::Flavour;
 use identity::{Fingerprint, Identity, IdentityError};
-use refusal::{broken, changed, missing, refuse};
+use refusal::{awaiting_namespace, broken, changed, missing, refuse};
 
 /// Name, and key, of the pipeline step's credentials.
 const MASTER_KEY: &str = "master-key";
@@ -290,11 +290,6 @@ fn compose_keys(
     } else {
         Condition::no(kind, Reason::Applying, format!("Secret {place} is being made."))
     })
-}
-
-fn awaiting_namespace(namespace: &str) -> Condition {
-    let message = format!("Namespace {namespace} is being made by the release.");
-    Condition::no(Kind::CredentialsReady, Reason::AwaitingNamespace, message)
 }
 
 fn issued(subject: &Subject, identity: &Identity) -> Result<Issued, Fatal> {

@@ -1,6 +1,6 @@
 //! **Refusals** of this module: why there are no keys, and what to do.
 
-use crate::condition::{Kind, Reason};
+use crate::condition::{Condition, Kind, Reason};
 use crate::fatal::Fatal;
 use crate::subject::Subject;
 
@@ -51,4 +51,10 @@ pub fn cannot_seal() -> Fatal {
         "pass credentials master-key to the function, or set it to InNamespace to accept that",
     )
     .shown_as(Kind::KeySealed, Reason::Refused)
+}
+
+/// No refusal: there is nowhere to put them yet.
+pub fn awaiting_namespace(namespace: &str) -> Condition {
+    let message = format!("Namespace {namespace} is being made by the release.");
+    Condition::no(Kind::CredentialsReady, Reason::AwaitingNamespace, message)
 }
