@@ -189,7 +189,9 @@ mod tests {
     }
 
     fn from(source: Value) -> Value {
-        json!({"id": "a", "latest": true, "from": source})
+        let mut asked = json!({"id": "a", "latest": true});
+        asked["from"] = source;
+        asked
     }
 
     #[test]

@@ -22,6 +22,8 @@ use crate::subject::Subject;
 pub struct Handover {
     /// What is sealed otherwise is in the pod's reach.
     pub is_open: bool,
+    /// Though nobody asked for a restore: the agent decided on one.
+    pub is_unasked: bool,
     /// What the restore that is asked for needs is known to be there.
     pub is_done: bool,
 }
@@ -37,7 +39,7 @@ pub fn compose(
     let observed = subject.request.observed(key::RESTORE_KEY);
     if keyring.newest().is_none() || matches!(source, Source::Unresolved) {
         keep(subject, response, &[key::RESTORE_KEY]);
-        return Ok(Handover { is_open: observed.is_some(), is_done: false });
+        return Ok(Handover { is_open: observed.is_some(), ..Handover::default() });
     }
     let is_asked = match source {
         Source::Missing(..) => false,
@@ -66,7 +68,7 @@ pub fn compose(
     let secret = object::secret(&place.name, &place.namespace, entries);
     response.compose(key::RESTORE_KEY, &secret, observed.is_some());
     let is_done = observed.is_some_and(|observed| observed.get("data") == secret.get("data"));
-    Ok(Handover { is_open, is_done })
+    Ok(Handover { is_open, is_unasked: is_open && !is_asked, is_done })
 }
 
 /// One a line, the newest first, none twice.

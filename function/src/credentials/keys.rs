@@ -67,7 +67,7 @@ fn recipients(keyring: &Keyring, newest: &Identity, subject: &Subject) -> String
 fn tell_rotation(newest: &Identity, subject: &Subject, response: &mut Response) {
     let fingerprint = Fingerprint::of(newest.recipient()).to_string();
     if subject.remembered("fingerprint").is_some_and(|before| before != fingerprint) {
-        let message = "The keys were changed: from now on backups are encrypted to the new identity and signed by it; those before stay readable by the old one, which is kept.";
+        let message = "The keys were changed: from now on backups are encrypted to the new identity, and signed by it from the agent's next start on; those before stay readable by the old one, which is kept.";
         response.tell(Severity::Normal, Reason::KeysRotated, message);
     }
 }

@@ -68,7 +68,7 @@ impl Credentials {
         let own: Vec<_> = keyring.held().map(Identity::recipient).collect();
         response.set_condition(escrow::escrow(subject.input, &subject.xr.spec, &own, keyring.has_master)?);
         let handover = handover::compose(keyring, subject, report, source, response)?;
-        response.set_condition(self.sealed(subject, handover.is_open));
+        response.set_condition(self.sealed(subject, handover));
         let coming = keyring.compose(subject, response)?;
         if coming.is_some() {
             response.withhold();
@@ -108,7 +108,7 @@ impl Credentials {
         subject.keeps_identity_in_namespace() && !self.keyring.is_derived()
     }
 
-    fn sealed(&self, subject: &Subject, is_open: bool) -> Condition {
+    fn sealed(&self, subject: &Subject, handover: Handover) -> Condition {
         let kind = Kind::KeySealed;
         let places = self.keyring.places(subject);
         if self.is_in_namespace(subject) {
@@ -117,11 +117,15 @@ impl Credentials {
             );
             return Condition::no(kind, Reason::InNamespace, message);
         }
-        if is_open {
-            let message = format!(
-                "A restore needs the identity: it is in Secret {} until the restore is done.",
-                subject.names.restore_key()
-            );
+        if handover.is_open {
+            let place = subject.names.restore_key();
+            let message = if handover.is_unasked {
+                format!(
+                    "The agent restores without having been asked, because the volume is empty or as autoRestore says, and needs the identity: it is in Secret {place} until the restore is done."
+                )
+            } else {
+                format!("A restore needs the identity: it is in Secret {place} until the restore is done.")
+            };
             return Condition::no(kind, Reason::OpenForRestore, message);
         }
         if self.keyring.is_derived() {

@@ -115,7 +115,7 @@ impl<'a> Traces<'a> {
             || (rotation..self.found.len())
                 .any(|later| self.subject.request.observed(&key::identity(later)).is_some())
             || self.found[rotation + 1..].iter().any(Option::is_some)
-            || self.in_use.as_ref().is_some_and(|line| !self.is_known(line))
+            || self.in_use().is_some_and(|recipient| !self.is_known(recipient))
     }
 
     /// Where the identity of a rotation is.
@@ -139,8 +139,7 @@ impl<'a> Traces<'a> {
         let was_issued = self.was_issued(rotation);
         if let Some(derived) = derived.filter(|_| !was_issued) {
             // What was not looked for yet makes no difference to a key that is stored nowhere.
-            let in_use = self.in_use.as_deref().map(Vec::as_slice);
-            let is_in_use = in_use == Some(derived.recipient().to_string().as_bytes());
+            let is_in_use = self.in_use() == Some(derived.recipient().to_string().as_bytes());
             if is_in_use
                 || matches!(saved, Saved::None)
                 || (rotation > 0 && saved.of_rotation(rotation).is_none())
@@ -152,8 +151,7 @@ impl<'a> Traces<'a> {
             (Required::Unresolved, _) | (_, Saved::Unresolved) => Ok(Origin::Unresolved),
             (_, Saved::None) if was_issued => Err(missing(&place)),
             (_, Saved::Found(_, secret)) if was_issued => {
-                let in_use = self.in_use.as_deref().map(Vec::as_slice);
-                let back = saved.issued(self.issued.fingerprint(rotation), in_use);
+                let back = saved.issued(self.issued.fingerprint(rotation), self.in_use());
                 back.cloned().map(Origin::Saved).ok_or_else(|| refusal::another(secret))
             }
             // The first is waited for; what a later one would have been is known only when it is there.
@@ -164,6 +162,10 @@ impl<'a> Traces<'a> {
                 None => Ok(Origin::Next),
             },
         }
+    }
+
+    fn in_use(&self) -> Option<&[u8]> {
+        self.in_use.as_deref().map(Vec::as_slice)
     }
 
     fn is_issued(&self, rotation: usize, identity: &Identity) -> bool {

@@ -4,6 +4,8 @@
 mod given;
 mod shared;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
@@ -127,8 +129,7 @@ impl Backup {
 
 /// Whose signatures a user names, separated by commas: public keys, base64url of 32 bytes.
 fn signers(text: &str) -> Option<Vec<String>> {
-    let is_key =
-        |key: &str| key.len() == 43 && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    let is_key = |key: &str| URL_SAFE_NO_PAD.decode(key).is_ok_and(|bytes| bytes.len() == 32);
     let keys: Vec<String> = text.split(',').map(|key| key.trim().to_owned()).collect();
     keys.iter().all(|key| is_key(key)).then_some(keys)
 }
@@ -151,7 +152,12 @@ mod tests {
         let key = "ao-Qt_r3EO7t9rx_qJXMjHJWkp0jyE-2fr54UU3zul0";
         assert_eq!(signers(key), Some(vec![key.to_owned()]));
         assert_eq!(signers(&format!("{key}, {key}\n")).map(|keys| keys.len()), Some(2));
-        for wrong in ["", "x", "AGE-SECRET-KEY-1QURSWPC8QURSWPC8QURSWPC8QUR", &format!("{key},")] {
+        for wrong in [
+            "",
+            "x",
+            "AGE-SECRET-KEY-1QURSWPC8QURSWPC8QURSWPC8QURSWPC8QURSWPC8QURSWPC8QURSKMP32K",
+            &format!("{key},"),
+        ] {
             assert_eq!(signers(wrong), None, "{wrong}");
         }
     }
