@@ -5,9 +5,17 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use crate::names::Place;
+use crate::names::{Place, key};
+use crate::object::text;
+use crate::request::Request;
 use crate::spec::{Adopt, Spec, When};
 use crate::upgrade::Upgrade;
+
+/// The settings as they were last applied.
+pub fn observed(request: &Request) -> Option<Value> {
+    let config = request.observed(key::CONFIG)?;
+    serde_saphyr::from_str(text(config, &["data", "config.yaml"])?).ok()
+}
 
 /// The file, sorted by key.
 fn file(spec: &Spec, orders: &Orders) -> String {

@@ -2,9 +2,8 @@
 //! anew, once per id, and not before the agent's settings tell of the restore. The id then stays in the pod, done
 //! or not, asked for or not: to take it out would be another restart.
 
-use serde_json::Value;
-
 use crate::chart::generation::{self, Mark};
+use crate::config;
 use crate::names::key;
 use crate::object::{at, text};
 use crate::sidecar::ENSURE;
@@ -28,8 +27,5 @@ pub fn id(subject: &Subject, restored: Option<&str>) -> Option<String> {
 
 /// Whether the agent's settings, as observed, ask for this restore.
 fn is_configured(subject: &Subject, id: &str) -> bool {
-    let config = subject.request.observed(key::CONFIG);
-    let file = config.and_then(|config| text(config, &["data", "config.yaml"]));
-    let settings = file.and_then(|file| serde_saphyr::from_str::<Value>(file).ok());
-    settings.is_some_and(|settings| text(&settings, &["restore", "id"]) == Some(id))
+    config::observed(subject.request).is_some_and(|settings| text(&settings, &["restore", "id"]) == Some(id))
 }

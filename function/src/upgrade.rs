@@ -10,6 +10,7 @@ use vcluster_backup_proto::v1::Severity;
 use crate::chart::{Generation, Version};
 use crate::check::LABEL;
 use crate::condition::{Condition, Kind, Reason};
+use crate::config;
 use crate::names::key;
 use crate::object::{at, text};
 use crate::report::Report;
@@ -61,22 +62,26 @@ impl Upgrade {
         let remembered = at(subject.request.composite(), &["status", "cluster", "upgrade"]);
         let remembered = remembered.filter(|upgrade| text(upgrade, &["to"]) == Some(version.as_str()));
         let word = |field| remembered.and_then(|upgrade| text(upgrade, &[field]));
-        // To the second, as it is remembered; a clock that is ahead must not prolong the wait.
-        let begin = Timestamp::from_second(now.as_second()).ok()?;
-        let since = word("since").and_then(|text| text.parse().ok()).unwrap_or(begin).min(begin);
         let mut upgrade = Self {
             from: from.as_str().to_owned(),
             to: version.as_str().to_owned(),
-            since,
+            // To the second, as it is remembered.
+            since: Timestamp::from_second(now.as_second()).ok()?,
             phase: Phase::AwaitingPin,
             is_new: false,
         };
+        // A definition that does not know the field forgets it, and a wait that begins anew each time has no end.
+        let asked =
+            config::observed(subject.request).and_then(|settings| asked_since(&settings, &upgrade.pin()));
+        let since = word("since").and_then(|text| text.parse().ok()).or(asked);
+        // A clock that is ahead must not prolong the wait.
+        upgrade.since = since.unwrap_or(upgrade.since).min(upgrade.since);
         upgrade.phase = match word("phase") {
             Some("Guarded") => Phase::Guarded,
             Some("Unguarded") => Phase::Unguarded,
             _ => {
-                let made = report.pins.get(&upgrade.pin()).is_some_and(|made| *made >= since);
-                let is_over = now.duration_since(since).unsigned_abs() >= PATIENCE;
+                let made = report.pins.get(&upgrade.pin()).is_some_and(|made| *made >= upgrade.since);
+                let is_over = now.duration_since(upgrade.since).unsigned_abs() >= PATIENCE;
                 upgrade.is_new = made || is_over;
                 match (made, is_over) {
                     (true, _) => Phase::Guarded,
@@ -136,6 +141,12 @@ impl Upgrade {
             response.tell(Severity::Warning, Reason::UpgradeUnguarded, message);
         }
     }
+}
+
+/// Since when the agent is asked for a restore point.
+fn asked_since(settings: &Value, pin: &str) -> Option<Timestamp> {
+    let pins = settings.get("pins")?.as_array()?;
+    text(pins.iter().find(|request| request["name"] == pin)?, &["since"])?.parse().ok()
 }
 
 /// The version of an observed release.
