@@ -132,12 +132,6 @@ fn check_store(values: &Values) -> Result<(), Fatal> {
     Ok(())
 }
 
-/// Whether the control plane is of the k3s distro: all there was before today's layout, a choice up to 0.32.
-pub fn is_k3s(version: &Version, values: &Values) -> bool {
-    version.release < LAYOUT
-        || (version.release < NO_K3S && values.is_on(&[DISTRO[0], DISTRO[1], "k3s", "enabled"]))
-}
-
 fn check_distro(version: &Version, values: &Values) -> Result<Distro, Fatal> {
     let distro = |name| [DISTRO[0], DISTRO[1], name, "enabled"];
     if values.is_on(&distro("k0s")) {

@@ -68,7 +68,7 @@ fn answer(
     storage::compose(&subject, &access, response)?;
 
     let version = release.version().to_owned();
-    let runs_k3s = release.runs_k3s();
+    let distro = release.distro();
     let issued = if subject.wanted() == Wanted::On {
         let credentials = Credentials::resolve(&subject, random)?;
         let issued = credentials.compose(&subject, &report, response)?;
@@ -89,7 +89,7 @@ fn answer(
     };
     let facts = Facts { report: &report, health: &health, version: &version, bucket, issued: &issued };
     let mut status = status::status(&subject, &facts);
-    if let Some(rancher) = rancher::compose(&subject, &report, runs_k3s, response)? {
+    if let Some(rancher) = rancher::compose(&subject, &report, distro, response)? {
         status.insert("rancher".into(), rancher);
     }
     response.set_status(status);

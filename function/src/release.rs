@@ -53,9 +53,9 @@ impl Release {
         self.version.as_str()
     }
 
-    /// Whether the control plane is of the k3s distro.
-    pub fn runs_k3s(&self) -> bool {
-        chart::is_k3s(&self.version, &self.values)
+    /// Where the database is.
+    pub fn distro(&self) -> chart::Distro {
+        self.distro
     }
 
     /// Whether the control plane is scaled to zero.

@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use super::{Registration, cluster};
+use crate::chart::Distro;
 use crate::condition::{Condition, Kind, Reason};
 use crate::fatal::Fatal;
 use crate::input::RancherChart;
@@ -19,9 +20,9 @@ const TOKEN: &str = "apitoken";
 
 impl Registration<'_> {
     /// The Release. How far it is.
-    pub(super) fn by_chart(&mut self, chart: &RancherChart, runs_k3s: bool) -> Result<Condition, Fatal> {
+    pub(super) fn by_chart(&mut self, chart: &RancherChart, distro: Distro) -> Result<Condition, Fatal> {
         let subject = self.subject;
-        if !runs_k3s {
+        if distro != Distro::K3s {
             return Err(Fatal::new(
                 "spec.rancher.enabled",
                 "the platform registers by the rancher-cluster chart (input.rancher.chart), which needs a vcluster of the k3s distro",

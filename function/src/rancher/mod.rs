@@ -14,6 +14,7 @@ pub mod import;
 
 use serde_json::{Value, json};
 
+use crate::chart::Distro;
 use crate::condition::{Condition, Kind, Reason};
 use crate::fatal::Fatal;
 use crate::input::Rancher as Platform;
@@ -40,7 +41,7 @@ enum Where {
 pub fn compose(
     subject: &Subject,
     report: &Report,
-    runs_k3s: bool,
+    distro: Distro,
     response: &mut Response,
 ) -> Result<Option<Value>, Fatal> {
     if !subject.xr.spec.rancher.enabled {
@@ -62,7 +63,7 @@ pub fn compose(
     check_way(subject, platform)?;
     let mut registration = Registration { subject, platform, settled: was_registered(subject), response };
     let (condition, cluster_id) = match &platform.chart {
-        Some(chart) => (registration.by_chart(chart, runs_k3s)?, None),
+        Some(chart) => (registration.by_chart(chart, distro)?, None),
         None => registration.by_objects(report)?,
     };
     let settled = registration.settled || condition.reason == Reason::Registered;
