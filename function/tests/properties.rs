@@ -22,7 +22,7 @@ use vcluster_backup_proto::v1::RunFunctionResponse;
 const MARKER: &str = "hunter2-marker";
 
 /// Stages of life with much in them.
-const STAGES: [&str; 20] = [
+const STAGES: [&str; 21] = [
     "claim/healthy",
     "claim/native-sidecar",
     "claim/existing",
@@ -43,6 +43,7 @@ const STAGES: [&str; 20] = [
     "namespaced/rotated-restore-asked",
     "namespaced/clone-ready",
     "namespaced/verify-first",
+    "claim/rancher-registered",
 ];
 
 fn stage(name: &str) -> Case {
@@ -134,6 +135,11 @@ fn mark(case: &mut Case, encoded: bool, identities: bool) {
         for text in data.values_mut() {
             text.clone_from(&clear);
         }
+    }
+    // The address by which Rancher's agent is had holds a token.
+    if let Some(token) = case.observed.get_mut("rancher-token") {
+        let address = format!("https://rancher.example.org/v3/import/{clear}.yaml");
+        token["status"]["atProvider"]["manifest"]["status"]["manifestUrl"] = json!(address);
     }
     for value in case.required.values_mut().chain(case.observed.values_mut()) {
         let is_secret = value.get("kind") == Some(&json!("Secret"));

@@ -115,6 +115,40 @@ impl Rendered {
     }
 }
 
+/// What `crossplane resource validate` says of objects, by these definitions. Needs the tool `crossplane`.
+#[derive(Debug)]
+pub struct Validated {
+    /// Each object and what is wrong with it.
+    pub text: String,
+    /// Whether all of them are right.
+    pub success: bool,
+}
+
+/// Checks objects against XRDs and CRDs; an object of a kind that none of them defines is wrong too.
+pub fn validate(tools: &Tools, definitions: &[PathBuf], objects: &[Value]) -> Result<Validated> {
+    let folder = tempfile::tempdir()?;
+    // Crossplane's own kinds would come from its image; they are none of ours.
+    let own = folder.path().join("cache/xpkg.crossplane.io/crossplane/crossplane@stable");
+    std::fs::create_dir_all(&own)?;
+    std::fs::write(own.join("package.yaml"), "{apiVersion: v1, kind: ConfigMap, metadata: {name: none}}\n")?;
+    let resources = folder.path().join("resources.yaml");
+    let documents: Vec<String> = objects.iter().map(Value::to_string).collect();
+    std::fs::write(&resources, documents.join("\n---\n"))?;
+    let definitions: Vec<_> = definitions.iter().map(|path| path.to_string_lossy().into_owned()).collect();
+    let output = tools
+        .command("crossplane")?
+        .args(["resource", "validate", "--error-on-missing-schemas", "--cache-dir"])
+        .arg(folder.path().join("cache"))
+        .arg(definitions.join(","))
+        .arg(&resources)
+        .env("HOME", folder.path())
+        .output()
+        .context("cannot start crossplane resource validate")?;
+    let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.push_str(&String::from_utf8_lossy(&output.stderr));
+    Ok(Validated { text, success: output.status.success() })
+}
+
 /// The one object of a YAML file.
 pub fn read(path: &Path) -> Result<Value> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;

@@ -17,8 +17,8 @@ pub const UID: &str = "0b5e7d0e-5a3f-4c1e-9a53-5b1f6c0d2e71";
 /// Both flavours of the definition, as their folders are called.
 pub const FLAVOURS: [&str; 2] = ["claim", "namespaced"];
 
-/// The shipped examples of each flavour.
-pub const EXAMPLES: [&str; 4] = ["minimal", "full", "restore", "without-backup"];
+/// Shipped examples of each flavour: those that are composed whole at once.
+pub const EXAMPLES: [&str; 5] = ["minimal", "full", "restore", "without-backup", "rancher"];
 
 /// The XR of one of the flavour's examples.
 pub fn example(flavour: &str, name: &str) -> Result<Value> {

@@ -46,7 +46,8 @@ impl Import<'_> {
         format!("rancher-import-{}", self.digest())
     }
 
-    /// The Job.
+    /// The Job. It goes by a kubeconfig that the vcluster's pod wrote, which may make kubectl run what it likes: so it
+    /// has no rights of its own, and no more within reach than that pod.
     pub fn job(&self) -> Value {
         let volume = |name: &str, secret: &str, key: &str| json!({"name": name, "secret": {"secretName": secret, "items": [{"key": key, "path": key}]}});
         let mount =

@@ -40,13 +40,13 @@ pub struct BackupStatus {
     pub message: Option<String>,
     /// The public key that this cluster's backup is encrypted to.
     pub recipient: Option<String>,
-    /// What the key is remembered by; another one is never taken silently.
+    /// What the newest key is remembered by; another one is never taken silently.
     pub fingerprint: Option<String>,
-    /// What all keys of this backup are remembered by, the first one first.
+    /// The same of every key by its rotation number, where there are several.
     pub fingerprints: Option<Vec<String>>,
-    /// Whose signature the objects bear; pin it with --signer.
+    /// Whose signature the newest objects bear; pin it with --signer.
     pub signer: Option<String>,
-    /// Whose signatures earlier objects bear, the first one first.
+    /// The same by rotation number, where there are several.
     pub signers: Option<Vec<String>>,
 }
 
@@ -60,7 +60,7 @@ pub struct RestoreStatus {
     pub phase: Option<String>,
     /// More, for people.
     pub message: Option<String>,
-    /// The point that was restored.
+    /// The point that was asked for.
     pub point: Option<String>,
 }
 
