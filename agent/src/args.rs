@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::builder::FalseyValueParser;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use secrecy::SecretString;
 use serde::Deserialize;
 
@@ -22,6 +22,7 @@ use crate::revision::Revision;
 use crate::signing::Signer;
 use crate::span;
 use crate::store::Addressing;
+use crate::telemetry::{LogFormat, LogLevel};
 use crate::timeline::Timeline;
 
 /// Encrypted, continuous backups of a virtual cluster's state.db on S3, and their restore.
@@ -54,6 +55,13 @@ pub enum Command {
     List(List),
     /// Bring a database back
     Restore(Restore),
+    /// Delete what retention no longer keeps
+    ///
+    /// Kept are: every revision of the --pitr-window, which is counted back from the newest capture; the snapshots of
+    /// --keep-last, -hourly, -daily, -weekly and -monthly; pins until their time is over; and all that these need. `run`
+    /// prunes by itself after a snapshot, at most once an hour, unless it is --append-only. No key is needed, and it may
+    /// run beside `run`. --dry-run shows what would go, and why.
+    Prune(Prune),
     /// Decrypt one object to stdout (age or the Go program's format)
     Decrypt(Decrypt),
     /// Make a key pair: the age identity to stdout, its recipient to stderr
@@ -162,6 +170,17 @@ pub struct Point {
     /// The point pinned under this name
     #[arg(long, env = "VCB_PIN", value_name = "NAME")]
     pub pin: Option<PinName>,
+}
+
+/// Flags of `prune`.
+#[derive(Args)]
+pub struct Prune {
+    /// Show what would be deleted, and why
+    #[arg(long, env = "VCB_DRY_RUN", value_parser = FalseyValueParser::new())]
+    pub dry_run: bool,
+    /// Print one JSON document
+    #[arg(long, env = "VCB_JSON", value_parser = FalseyValueParser::new())]
+    pub json: bool,
 }
 
 /// Flags of `decrypt`.
@@ -301,6 +320,10 @@ pub struct Common {
     /// Keep one snapshot of each of so many months [default: 6]
     #[arg(long, global = true, env = "VCB_KEEP_MONTHLY", value_name = "N")]
     pub keep_monthly: Option<u32>,
+    /// Delete nothing: merge beside what is merged, prune nothing (for a policy without s3:DeleteObject)
+    #[arg(long, global = true, env = "VCB_APPEND_ONLY", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", value_parser = FalseyValueParser::new(), value_name = "BOOL")]
+    pub append_only: Option<bool>,
     /// Back up this file or folder beside the database (repeatable)
     #[arg(long, global = true, env = "VCB_INCLUDE", value_name = "PATH", value_delimiter = ',')]
     pub include: Vec<PathBuf>,
@@ -322,38 +345,6 @@ pub struct Common {
     /// As [`Ensure::on_damage`], whose flag wins.
     #[arg(skip)]
     pub on_damage: Option<OnDamage>,
-}
-
-/// How much is logged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogLevel {
-    /// What needs someone.
-    Error,
-    /// What may need someone.
-    Warn,
-    /// What was done.
-    Info,
-    /// What was seen.
-    Debug,
-    /// Everything.
-    Trace,
-}
-
-impl Display for LogLevel {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&format!("{self:?}").to_lowercase())
-    }
-}
-
-/// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// For machines.
-    Json,
 }
 
 #[allow(clippy::unnecessary_wraps)] // clap's signature

@@ -1,6 +1,7 @@
 //! The **catalogue**: what a LIST of the bucket says can be restored. No key is needed to make it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::object_name::{ObjectName, Prefix, is_seed_object};
@@ -28,6 +29,8 @@ pub struct History {
     pub segments: Vec<Segment>,
     /// Named restore points.
     pub pins: BTreeMap<PinName, (Revision, Moment)>,
+    /// Restore points whose name a later one got.
+    pub earlier_pins: Vec<(PinName, Revision, Moment)>,
     /// Archives of the files beside the database.
     pub files: BTreeMap<Moment, Stored>,
 }
@@ -43,13 +46,34 @@ pub struct Listed {
     pub modified: Option<Moment>,
 }
 
-/// An object's key and size.
+/// An object as the store has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
     /// The full key.
     pub key: String,
     /// Bytes.
     pub size: u64,
+    /// When the store took it, which no writer can forge.
+    pub taken: Option<Moment>,
+}
+
+/// An upload lasts no longer, and clocks differ by no more.
+const PROMPT: Duration = Duration::from_hours(1);
+
+/// A segment is merged within a day, or not at all.
+const MERGED_IN_TIME: Duration = Duration::from_hours(25);
+
+impl Stored {
+    /// Whether the store took it about when it was captured, as its name says: one that was put there later under an older
+    /// name is a copy or a forgery.
+    pub fn is_prompt(&self, captured: Moment) -> bool {
+        self.taken.is_none_or(|taken| captured.until(taken) <= PROMPT && taken.until(captured) <= PROMPT)
+    }
+
+    /// The same of a segment, which may have been merged until then.
+    pub fn is_merged_in_time(&self, captured: Moment) -> bool {
+        self.taken.is_none_or(|taken| captured.until(taken) <= MERGED_IN_TIME)
+    }
 }
 
 /// A log segment as its name tells it.
@@ -70,6 +94,15 @@ impl Segment {
     pub fn name(&self, timeline: Timeline) -> ObjectName {
         ObjectName::Segment { timeline, from: self.from, to: self.to, captured: self.captured }
     }
+}
+
+/// What two writers wrote on one timeline, as far as names tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fork {
+    /// Both went on from here, or later.
+    pub from: Revision,
+    /// When the last of it was captured.
+    pub until: Moment,
 }
 
 /// A revision and when it was captured.
@@ -96,7 +129,7 @@ impl Catalogue {
     pub fn new(prefix: &Prefix, listed: &[Listed]) -> Self {
         let mut catalogue = Self::default();
         for object in listed {
-            let stored = Stored { key: object.key.clone(), size: object.size };
+            let stored = Stored { key: object.key.clone(), size: object.size, taken: object.modified };
             let Some(name) = ObjectName::parse(prefix, &object.key) else {
                 if is_seed_object(&object.key) {
                     catalogue.seed_objects.push((stored, object.modified));
@@ -122,9 +155,14 @@ impl Catalogue {
             }
             ObjectName::Pin { timeline, name, revision, captured } => {
                 // A name that was given twice means the later point.
-                let pin = self.history(timeline).pins.entry(name).or_insert((revision, captured));
-                if captured > pin.1 {
-                    *pin = (revision, captured);
+                let history = self.history(timeline);
+                let mut other = (revision, captured);
+                let pin = history.pins.entry(name.clone()).or_insert(other);
+                if other.1 > pin.1 {
+                    std::mem::swap(pin, &mut other);
+                }
+                if other != *pin {
+                    history.earlier_pins.push((name, other.0, other.1));
                 }
             }
             ObjectName::Files { timeline, captured } => {
@@ -195,20 +233,30 @@ impl History {
         end
     }
 
-    /// Whether two writers went on from the same point: two segments overlap and neither holds the other, or one holds what
+    /// Where two writers went on from the same point: two segments overlap and neither holds the other, or one holds what
     /// was captured later than itself. Merging makes no such, nor does an upload that was tried again.
-    pub fn is_forked(&self) -> bool {
-        let mut furthest: Option<&Segment> = None;
-        self.segments.iter().any(|segment| {
-            let forked = furthest.is_some_and(|before| {
+    pub fn fork(&self) -> Option<Fork> {
+        let (mut fork, mut furthest): (Option<Fork>, Option<&Segment>) = (None, None);
+        for segment in &self.segments {
+            if let Some(before) = furthest {
                 let overlaps = segment.from < before.to;
                 let reaches_out = segment.from > before.from && segment.to > before.to;
                 let is_later = segment.to <= before.to && segment.captured > before.captured;
-                overlaps && (reaches_out || is_later)
-            });
+                if overlaps && (reaches_out || is_later) {
+                    let until = before.captured.max(segment.captured);
+                    // They are sorted: the first begins first.
+                    let known = fork.unwrap_or(Fork { from: before.from, until });
+                    fork = Some(Fork { until: known.until.max(until), ..known });
+                }
+            }
             furthest = furthest.into_iter().chain([segment]).max_by_key(|segment| segment.to);
-            forked
-        })
+        }
+        fork
+    }
+
+    /// Whether there is a [`Self::fork`].
+    pub fn is_forked(&self) -> bool {
+        self.fork().is_some()
     }
 
     /// The newest point that can be restored.

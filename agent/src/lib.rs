@@ -8,7 +8,7 @@
 //!   [`signing`], [`chain`], [`header`], [`key`], [`envelope`], [`row`], [`segment`], [`snapshot`], [`catalogue`], [`retention`]
 //! - ports: [`store`] (S3), [`database`] (SQLite), [`scratch`], [`cluster`] (the host's API), [`cost`], [`metrics`],
 //!   [`status`], [`progress`]
-//! - work: [`continuity`], [`keyring`], [`body`], [`capture`], [`files`], [`merge`], [`replicator`], [`restore`], [`ensure`]
+//! - work: [`continuity`], [`keyring`], [`body`], [`capture`], [`files`], [`merge`], [`prune`], [`replicator`], [`restore`], [`ensure`]
 //! - edge: [`args`] (as typed), [`seed_args`], [`settings`] (resolved), [`commands`], [`listen`],
 //!   [`telemetry`], [`shutdown`], [`error`] (exit codes)
 
@@ -40,6 +40,7 @@ pub mod object_name;
 pub mod own_keys;
 pub mod pin;
 pub mod progress;
+pub mod prune;
 pub mod replicator;
 pub mod restore;
 pub mod retention;

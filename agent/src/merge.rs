@@ -83,6 +83,8 @@ pub struct Merger {
     replaced: Vec<String>,
     /// The store has refused to delete, which is told once.
     refused: bool,
+    /// Nothing is deleted.
+    append_only: bool,
 }
 
 impl Merger {
@@ -92,6 +94,11 @@ impl Merger {
         while self.kept.iter().map(|kept| kept.body.bytes).sum::<u64>() > KEPT {
             self.kept.pop_front();
         }
+    }
+
+    /// Whether to leave what was merged beside what replaces it, for a policy that only lets objects be added.
+    pub fn set_append_only(&mut self, append_only: bool) {
+        self.append_only = append_only;
     }
 
     /// Carries out one merge that is due at `now`; `None` if none is.
@@ -120,7 +127,12 @@ impl Merger {
             Err(error) => return Err(error.into()),
         };
         let segments = replaced.len();
-        read_back(capture, &key, uploaded.digest).await?;
+        let read = read_back(capture, &key, uploaded.digest).await;
+        if let (Err(MergeError::Different(_)), false) = (&read, self.append_only) {
+            // Nobody may take it for what it was to replace. The error says what was found.
+            let _ = capture.store.delete(&key).await;
+        }
+        read?;
         self.kept.drain(range.clone());
         self.kept.insert(range.start, Kept { name, body, tier: tier + 1 });
         self.replaced.extend(replaced);
@@ -151,6 +163,9 @@ impl Merger {
     }
 
     async fn delete_replaced<S: Store + Clone>(&mut self, capture: &Capture<S>) -> Result<(), StoreError> {
+        if self.append_only {
+            self.replaced.clear();
+        }
         while let Some(key) = self.replaced.last() {
             match capture.store.delete(key).await {
                 // A policy that only lets objects be added: the rest need not be asked for. The next merge asks again,

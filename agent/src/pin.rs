@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::clock::Moment;
 use crate::span;
 
 /// A pin's name: lower case letters, digits, `-` and `.`, as Kubernetes names are (RFC 1123), 63 at most.
@@ -65,10 +66,23 @@ pub struct PinRequest {
     pub keep_for: Option<Duration>,
 }
 
+/// Until when the body of a pin's object keeps it; `None` is for ever, and so is what is no time.
+pub fn kept_until(body: &str) -> Option<Moment> {
+    body.trim().parse().ok()
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_body_says_until_when() {
+        assert_eq!(kept_until("2026-11-24T14:05:00.000Z\n"), Some("2026-11-24T14:05:00Z".parse().unwrap()));
+        for body in ["", "for ever\n", "soon"] {
+            assert_eq!(kept_until(body), None, "{body}");
+        }
+    }
 
     #[test]
     fn a_name_is_a_kubernetes_name() {

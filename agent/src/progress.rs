@@ -21,6 +21,23 @@ impl Progress {
         Self(bar)
     }
 
+    /// A bar over so many objects; hidden unless stderr is a terminal.
+    pub fn objects(what: &'static str, objects: usize) -> Self {
+        if !std::io::stderr().is_terminal() {
+            return Self::hidden();
+        }
+        let bar = ProgressBar::new(objects as u64);
+        let style = "{msg:<12} {wide_bar} {pos}/{len} {per_sec} {eta} left";
+        bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_message(what);
+        Self(bar)
+    }
+
+    /// One object more is done.
+    pub fn advance(&self) {
+        self.0.inc(1);
+    }
+
     /// No bar.
     pub fn hidden() -> Self {
         Self(ProgressBar::hidden())

@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::http::Uri;
 use secrecy::SecretString;
 
-use crate::args::{Common, Ensure, LogFormat, LogLevel};
+use crate::args::{Common, Ensure};
 use crate::ensure::{Adopt, AutoRestore, OnUnreachable, Rules};
 use crate::header::Owner;
 use crate::key::{self, KeyError, Recipients};
@@ -18,6 +18,7 @@ use crate::restore::RestoreRequest;
 use crate::retention::Retention;
 use crate::signing::{KeyFormatError, Signer, SigningKey};
 use crate::store::{CredentialSource, StoreSettings};
+use crate::telemetry::{LogFormat, LogLevel};
 
 /// Where a vcluster keeps its database: the k8s distro, then the k3s distro (vcluster pkg/constants).
 pub const DATABASE_PATHS: [&str; 2] = ["/data/state.db", "/data/server/db/state.db"];
@@ -274,6 +275,11 @@ impl Settings {
         }
     }
 
+    /// Whether nothing is deleted.
+    pub fn append_only(&self) -> bool {
+        self.joined.append_only.unwrap_or(false)
+    }
+
     /// Files and folders beside the database.
     pub fn include(&self) -> &[PathBuf] {
         &self.joined.include
@@ -363,7 +369,8 @@ fn join(typed: Common, file: Common) -> Common {
         keep_hourly,
         keep_daily,
         keep_weekly,
-        keep_monthly
+        keep_monthly,
+        append_only
     )
 }
 

@@ -1,10 +1,43 @@
 //! **Logs**: to stderr, as text or JSON; stdout is for results.
 
+use std::fmt::{self, Display};
 use std::io::IsTerminal as _;
 
+use clap::ValueEnum;
+use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
 
-use crate::args::{LogFormat, LogLevel};
+/// How much is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// What needs someone.
+    Error,
+    /// What may need someone.
+    Warn,
+    /// What was done.
+    Info,
+    /// What was seen.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl Display for LogLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&format!("{self:?}").to_lowercase())
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
 
 /// Starts logging. With `trace_s3` the SDK's own request log is let through: it shows no credentials.
 pub fn start(format: LogFormat, level: LogLevel, trace_s3: bool) {

@@ -5,6 +5,7 @@ mod ensure;
 mod host;
 mod keygen;
 mod list;
+mod prune;
 mod restore;
 mod run;
 mod snapshot;
@@ -56,6 +57,7 @@ pub async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Snapshot(flags) => snapshot::run(&settings, flags).await,
         Command::List(flags) => list::run(&settings, flags).await,
         Command::Restore(flags) => Box::pin(restore::run(&settings, flags)).await,
+        Command::Prune(flags) => prune::run(&settings, flags).await,
         Command::Decrypt(flags) => decrypt::run(&settings, flags).await,
         Command::Keygen(flags) => keygen::run(&settings, flags).await,
         Command::Completions { .. } => Ok(Exit::Done),

@@ -47,7 +47,7 @@ pub(super) async fn run(settings: Settings, flags: Run) -> anyhow::Result<Exit> 
     let find = move || database_path(&database);
     let included = Included::new(settings.include().iter().cloned(), Some(&database_path(&settings)))?;
     let report = Report { metrics, status };
-    let (replicator, merging) = Replicator::new(capture, included, find, rhythms, report);
+    let (replicator, tidying) = Replicator::new(capture, included, find, rhythms, report);
     if flags.once {
         Box::pin(replicator.run_once()).await?;
         return Ok(Exit::Done);
@@ -58,7 +58,7 @@ pub(super) async fn run(settings: Settings, flags: Run) -> anyhow::Result<Exit> 
     }
     tasks.spawn(reload(settings, place, rhythm, stop.clone()));
     // Broken off at the end: it loses nothing, and the pod's time is short.
-    let merging = tokio::spawn(merging);
+    let tidying = tokio::spawn(tidying);
     let mut replicated = {
         let stop = stop.clone();
         tokio::spawn(async move { Box::pin(replicator.run(stop, grace)).await })
@@ -71,7 +71,7 @@ pub(super) async fn run(settings: Settings, flags: Run) -> anyhow::Result<Exit> 
         }
     }
     stop.cancel();
-    merging.abort();
+    tidying.abort();
     while let Some(ended) = tasks.join_next().await {
         ended.context("a task broke off")??;
     }
@@ -116,6 +116,8 @@ fn rhythm(settings: &Settings, recipients: Recipients) -> Rhythm {
         idle_interval: settings.idle_interval(),
         snapshot_interval: settings.snapshot_interval(),
         pins: settings.pins().to_vec(),
+        retention: settings.retention(),
+        append_only: settings.append_only(),
         recipients,
     }
 }

@@ -9,7 +9,7 @@ use crate::args;
 use crate::database::Database;
 use crate::error::Exit;
 use crate::pin::PinRequest;
-use crate::replicator::log::{Log, Standing};
+use crate::replicator::log::{Log, Resumed, Standing};
 use crate::settings::Settings;
 
 pub(super) async fn run(settings: &Settings, flags: args::Snapshot) -> anyhow::Result<Exit> {
@@ -19,9 +19,8 @@ pub(super) async fn run(settings: &Settings, flags: args::Snapshot) -> anyhow::R
     let database = Arc::new(Mutex::new(database));
     let capture = place.capture(settings, true).await?;
     let mut log = Log::new(capture);
-    let resumed = log.resume(&database).await?.and(log.standing());
-    let published = match resumed {
-        Some(Standing { timeline, captured, end }) => {
+    let published = match log.resume(&database).await? {
+        Some(Resumed { standing: Standing { timeline, captured, end }, .. }) => {
             let (link, cancel) = (end.map(|(link, _)| link), CancellationToken::new());
             log.capture.snapshot(&database, timeline, link, Some(captured), &cancel).await?
         }

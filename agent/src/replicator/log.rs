@@ -40,9 +40,19 @@ pub struct Standing {
     pub end: Option<(Link, Digest)>,
 }
 
+impl From<&Published> for Standing {
+    /// At the snapshot that a timeline begins with.
+    fn from(first: &Published) -> Self {
+        let (timeline, RestorePoint { revision, captured }) = (first.timeline, first.point);
+        Self { timeline, captured, end: first.end.map(|(tip, chain)| (Link { revision, chain }, tip)) }
+    }
+}
+
 /// A timeline that is gone on with.
 #[derive(Debug)]
 pub struct Resumed {
+    /// Where the log stands now.
+    pub standing: Standing,
     /// Its newest point.
     pub newest: RestorePoint,
     /// Its oldest.
@@ -123,9 +133,9 @@ impl<S: Store + Clone> Log<S> {
     }
 
     /// Goes on from where it stood before the doubt, if the database does. Costs no request.
-    pub async fn keep(&mut self, database: &SharedDatabase) -> Result<bool, ReplicatorError> {
-        let Some(standing) = self.doubted.take() else { return Ok(false) };
-        let Some((link, tip)) = standing.end else { return Ok(false) };
+    pub async fn keep(&mut self, database: &SharedDatabase) -> Result<Option<Standing>, ReplicatorError> {
+        let Some(standing) = self.doubted.take() else { return Ok(None) };
+        let Some((link, tip)) = standing.end else { return Ok(None) };
         let database = database.clone();
         let goes_on = blocking(move || {
             let database = lock(&database);
@@ -138,7 +148,7 @@ impl<S: Store + Clone> Log<S> {
         })
         .await?;
         self.standing = goes_on.then_some(standing);
-        Ok(goes_on)
+        Ok(self.standing)
     }
 
     /// Goes on with the newest timeline in the bucket, if the database goes it on.
@@ -158,9 +168,11 @@ impl<S: Store + Clone> Log<S> {
             Continued::Log { link, tip } => Some((link, tip)),
             Continued::Generic => None,
         };
-        self.stand(Standing { timeline: tip.timeline, captured: tip.newest.captured, end });
+        let standing = Standing { timeline: tip.timeline, captured: tip.newest.captured, end };
+        self.stand(standing);
         let history = catalogue.timelines.get(&tip.timeline);
         Ok(Some(Resumed {
+            standing,
             newest: tip.newest,
             oldest: history.and_then(History::oldest),
             snapshot: history.and_then(History::newest_snapshot),
@@ -212,8 +224,7 @@ impl<S: Store + Clone> Log<S> {
         self.capture.publish_signer().await?;
         let cancel = CancellationToken::new();
         let published = self.capture.snapshot(database, timeline, None, None, &cancel).await?;
-        let end = published.end.map(|(tip, chain)| (Link { revision: published.point.revision, chain }, tip));
-        self.stand(Standing { timeline, captured: published.point.captured, end });
+        self.stand(Standing::from(&published));
         Ok(published)
     }
 

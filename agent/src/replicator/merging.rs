@@ -32,7 +32,11 @@ pub(super) async fn merge<S: Store + Clone>(
                 None => return,
             },
             _ = looks.tick() => {
-                capture.recipients = rhythm.borrow().recipients.clone();
+                {
+                    let rhythm = rhythm.borrow();
+                    capture.recipients = rhythm.recipients.clone();
+                    merger.set_append_only(rhythm.append_only);
+                }
                 match merger.merge(&capture, capture.clock.now()).await {
                     Ok(Some(done)) => report.merged(&done),
                     Ok(None) => {}

@@ -2,16 +2,19 @@
 //!
 //! It looks at the database several times in a sync interval, which costs microseconds, and ships what is new as log
 //! segments ([`log`], [`schedule`]). A snapshot is taken at the start of a timeline, at the snapshot interval if anything
-//! has changed, and when a pin asks for one, while the log goes on ([`underway`]). Segments are merged in a task of their
-//! own. A database that is not kine's has no log: it is shipped as snapshots alone.
+//! has changed, and when a pin asks for one, while the log goes on ([`underway`]). Segments are merged, and the bucket is
+//! pruned, in a task of their own. A database that is not kine's has no log: it is shipped as snapshots alone.
 
 mod beside;
+mod error;
 pub mod log;
 mod looking;
 mod merging;
+mod pruning;
 mod report;
 pub mod schedule;
 mod snapshots;
+mod standing;
 mod underway;
 
 use std::path::PathBuf;
@@ -21,16 +24,17 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::body::Body;
-use crate::capture::{Capture, CaptureError};
-use crate::continuity;
-use crate::database::{DatabaseError, SharedDatabase, is_open_elsewhere, lock};
+use crate::capture::Capture;
+use crate::database::{SharedDatabase, is_open_elsewhere, lock};
 use crate::files::Included;
 use crate::header::DatabaseKind;
 use crate::key::Recipients;
 use crate::metrics::Kind;
 use crate::object_name::ObjectName;
 use crate::pin::{PinName, PinRequest};
-use crate::store::{Store, StoreError};
+use crate::retention::Retention;
+use crate::store::Store;
+use crate::timeline::Timeline;
 use beside::Beside;
 use log::{Log, Shipped, Standing};
 use looking::Look;
@@ -38,6 +42,7 @@ use schedule::Schedule;
 use snapshots::Snapshot;
 use underway::Underway;
 
+pub use error::ReplicatorError;
 pub use report::Report;
 
 /// The first pause after a failure; it doubles with each further one.
@@ -69,59 +74,16 @@ pub struct Rhythm {
     pub snapshot_interval: Duration,
     /// Named restore points to make.
     pub pins: Vec<PinRequest>,
+    /// What is kept.
+    pub retention: Retention,
+    /// Nothing is deleted.
+    pub append_only: bool,
     /// Who can read what is captured from now on.
     pub recipients: Recipients,
 }
 
-/// Why the replicator failed.
-#[derive(Debug, thiserror::Error)]
-pub enum ReplicatorError {
-    /// Reading or publishing failed.
-    #[error(transparent)]
-    Capture(#[from] CaptureError),
-    /// The bucket could not be asked what it holds.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// Another agent writes to the same timeline.
-    #[error(
-        "{0} was written by another agent: two must not back up the same database; stop one, or give each its own --prefix"
-    )]
-    AnotherWriter(String),
-    /// The time after SIGTERM was not enough.
-    #[error(
-        "the last changes of {0} are not in the bucket: --shutdown-grace was over before they could be shipped"
-    )]
-    Unshipped(PathBuf),
-}
-
-impl From<DatabaseError> for ReplicatorError {
-    fn from(error: DatabaseError) -> Self {
-        Self::Capture(error.into())
-    }
-}
-
-impl ReplicatorError {
-    /// Whether trying again makes no sense.
-    fn is_final(&self) -> bool {
-        match self {
-            Self::Store(error) | Self::Capture(CaptureError::Store(error)) => {
-                matches!(error, StoreError::Exists(_) | StoreError::Settings(_))
-            }
-            Self::Capture(CaptureError::Database(error)) => matches!(error, DatabaseError::NotSqlite(_)),
-            Self::Capture(_) => false,
-            Self::Unshipped(_) | Self::AnotherWriter(_) => true,
-        }
-    }
-
-    /// Whether the control plane has yet to write its database.
-    fn is_waiting(&self) -> bool {
-        let Self::Capture(CaptureError::Database(error)) = self else { return false };
-        matches!(error, DatabaseError::Missing(_) | DatabaseError::Empty(_))
-    }
-}
-
-/// The task that merges.
-pub type Merging = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+/// The task that merges and prunes.
+pub type Tidying = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Keeps the bucket up with one database.
 pub struct Replicator<S> {
@@ -130,6 +92,8 @@ pub struct Replicator<S> {
     rhythm: watch::Receiver<Rhythm>,
     report: Report,
     merger: mpsc::UnboundedSender<(ObjectName, Body)>,
+    /// The timeline of the last snapshot.
+    pruner: watch::Sender<Option<Timeline>>,
     database: Option<SharedDatabase>,
     look: Option<Look>,
     schedule: Schedule,
@@ -159,23 +123,28 @@ enum Haste {
 
 impl<S: Store + Clone> Replicator<S> {
     /// A replicator of the database that `find` names: an upgrade of the control plane may move it. Also the task that
-    /// merges what it ships, which ends with it.
+    /// merges what it ships and prunes after its snapshots, which ends with it.
     pub fn new(
         capture: Capture<S>,
         included: Included,
         find: impl Fn() -> PathBuf + Send + Sync + 'static,
         rhythm: watch::Receiver<Rhythm>,
         report: Report,
-    ) -> (Self, Merging) {
+    ) -> (Self, Tidying) {
         let (merger, bodies) = mpsc::unbounded_channel();
-        let merging: Merging =
-            Box::pin(merging::merge(bodies, capture.clone(), rhythm.clone(), report.clone()));
+        let (pruner, snapshots) = watch::channel(None);
+        let merging = merging::merge(bodies, capture.clone(), rhythm.clone(), report.clone());
+        let pruning = pruning::prune(snapshots, capture.clone(), rhythm.clone(), report.clone());
+        let tidying: Tidying = Box::pin(async {
+            tokio::join!(merging, pruning);
+        });
         let replicator = Self {
             log: Log::new(capture),
             find: Box::new(find),
             rhythm,
             report,
             merger,
+            pruner,
             database: None,
             look: None,
             schedule: Schedule::default(),
@@ -188,7 +157,7 @@ impl<S: Store + Clone> Replicator<S> {
             without_log: None,
             haste: Haste::None,
         };
-        (replicator, merging)
+        (replicator, tidying)
     }
 
     /// Replicates until `stop`, then ships what is left; ends when `grace` is over, whatever is under way.
@@ -308,53 +277,6 @@ impl<S: Store + Clone> Replicator<S> {
         let due_within = if standing.end.is_some() { rhythm.idle_interval } else { rhythm.snapshot_interval };
         let limit = 2 * due_within + Duration::from_mins(1);
         self.report.success(self.lag(), limit, self.log.capture.clock.now());
-        Ok(())
-    }
-
-    /// Goes on with the bucket's newest timeline if the database goes it on, else begins one.
-    async fn stand(&mut self, database: &SharedDatabase) -> Result<Standing, ReplicatorError> {
-        if self.log.keep(database).await?
-            && let Some(standing) = self.log.standing()
-        {
-            return Ok(standing);
-        }
-        (self.snapshot, self.look, self.schedule) = (None, None, Schedule::default());
-        self.without_log.get_or_insert_with(Instant::now);
-        if let Some(resumed) = self.log.resume(database).await? {
-            let now = self.log.capture.clock.now();
-            self.snapshot = resumed.snapshot.map(|point| Snapshot {
-                point,
-                version: None,
-                at: Instant::now().checked_sub(point.captured.until(now)).unwrap_or_else(Instant::now),
-            });
-            self.report.resumed(self.log.standing(), &resumed);
-            self.resume_files(&resumed).await?;
-            self.pinned = resumed.pins;
-        } else {
-            tracing::info!("a new timeline begins: the bucket holds none that this database goes on");
-            self.pinned.clear();
-            let at = Instant::now();
-            let published = self.log.begin(database).await;
-            let published = published.inspect_err(|_| self.report.not_published(Kind::snapshot))?;
-            self.report.began(&published);
-            self.snapshot = Some(Snapshot { point: published.point, version: None, at });
-        }
-        self.without_log = None;
-        self.log.standing().ok_or_else(|| DatabaseError::GivenUp.into())
-    }
-
-    /// Finds out which files are on the timeline already.
-    async fn resume_files(&mut self, resumed: &log::Resumed) -> Result<(), ReplicatorError> {
-        let (Some(name), Some(standing), false) =
-            (&resumed.files, self.log.standing(), self.beside.is_empty())
-        else {
-            return Ok(());
-        };
-        let capture = &self.log.capture;
-        let metadata = capture.store.head(&capture.prefix.key(name)).await?.unwrap_or_default();
-        if let Some(digest) = continuity::digest(&metadata) {
-            self.beside.resumed(standing.timeline, digest);
-        }
         Ok(())
     }
 

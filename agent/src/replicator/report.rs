@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::ReplicatorError;
-use super::log::{Resumed, Standing};
+use super::log::Resumed;
 use crate::body::Body;
 use crate::capture::{Published, Uploaded};
 use crate::cause;
@@ -14,8 +14,10 @@ use crate::database::{Position, ReadObserver};
 use crate::merge::{MergeError, Merged};
 use crate::metrics::{Kind, Metrics, RevisionKind};
 use crate::object_name::ObjectName;
+use crate::prune::Pruned;
 use crate::revision::Revision;
 use crate::status::{Phase, Status};
+use crate::store::StoreError;
 
 /// Tells what the replicator does.
 #[derive(Clone)]
@@ -38,17 +40,17 @@ impl Report {
     }
 
     /// A timeline is gone on with; what of it is in the bucket already.
-    pub(super) fn resumed(&self, standing: Option<Standing>, resumed: &Resumed) {
+    pub(super) fn resumed(&self, resumed: &Resumed) {
         let revision = resumed.newest.revision;
         let restorable_from = resumed.oldest.map(|point| point.captured);
         self.metrics.revision(RevisionKind::shipped, revision);
         if let Some(moment) = restorable_from {
             self.metrics.restorable_from(moment);
         }
-        let timeline = standing.map(|standing| standing.timeline.to_string());
+        let timeline = resumed.standing.timeline.to_string();
         tracing::info!(timeline, %revision, "the database goes on this timeline");
         self.status.send_modify(|status| {
-            status.timeline = timeline;
+            status.timeline = Some(timeline);
             status.revision = revision;
             status.restorable_from = restorable_from;
         });
@@ -123,6 +125,27 @@ impl Report {
     pub(super) fn not_merged(&self, error: &MergeError) {
         self.metrics.failed(Kind::merged);
         tracing::warn!(error = cause::chain(error), "segments were not merged; it will be tried again");
+    }
+
+    /// What retention no longer keeps is gone; the oldest point of this timeline that is left.
+    pub(super) fn pruned(&self, pruned: &Pruned, oldest: Option<Moment>) {
+        if let Some(problem) = pruned.failure() {
+            tracing::warn!(
+                problem,
+                deleted = pruned.objects,
+                "not everything was pruned; it will be tried again"
+            );
+        } else if pruned.objects > 0 {
+            tracing::info!(objects = pruned.objects, bytes = pruned.bytes, "pruned");
+        }
+        if let Some(moment) = oldest {
+            self.metrics.restorable_from(moment);
+            self.status.send_modify(|status| status.restorable_from = Some(moment));
+        }
+    }
+
+    pub(super) fn not_pruned(&self, error: &StoreError) {
+        tracing::warn!(error = cause::chain(error), "nothing was pruned; it will be tried again");
     }
 
     /// A turn went well: whatever was due is in the bucket. `lag` is the age of what is not due yet, `limit` what it

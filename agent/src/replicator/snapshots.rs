@@ -74,6 +74,7 @@ impl<S: Store + Clone> Replicator<S> {
         let published = underway.finish().await.inspect_err(|_| self.report.not_published(Kind::snapshot))?;
         let Some(published) = published else { return Ok(()) };
         self.report.published(&published);
+        self.pruner.send_replace(Some(published.timeline));
         self.snapshot = Some(Snapshot { point: published.point, version: Some(version), at });
         self.pin(published.point, &pins).await
     }
