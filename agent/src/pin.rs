@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::clock::Moment;
 use crate::span;
 
 /// A pin's name: lower case letters, digits, `-` and `.`, as Kubernetes names are (RFC 1123), 63 at most.
@@ -63,12 +64,30 @@ pub struct PinRequest {
     /// How long it is kept; for ever if absent.
     #[serde(default, deserialize_with = "span::deserialize")]
     pub keep_for: Option<Duration>,
+    /// One that was captured earlier does not count: another of this name is made.
+    #[serde(default)]
+    pub since: Option<Moment>,
+}
+
+impl PinRequest {
+    /// Whether a pin of this name that was captured then is what was asked for.
+    pub fn is_met_by(&self, captured: Moment) -> bool {
+        self.since.is_none_or(|since| captured >= since)
+    }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pin_of_before_does_not_count() {
+        let at = Moment::from_millis;
+        let asked = |since| PinRequest { name: "a".parse().unwrap(), keep_for: None, since };
+        assert!(asked(None).is_met_by(at(0)));
+        assert!(asked(Some(at(5))).is_met_by(at(5)) && !asked(Some(at(5))).is_met_by(at(4)));
+    }
 
     #[test]
     fn a_name_is_a_kubernetes_name() {
