@@ -175,12 +175,7 @@ pub fn check_name(name: &ObjectName, header: &Header) -> Result<(), OpenError> {
 }
 
 /// Holds a trailer against what was read and against the pinned signers, if there are any.
-pub fn check(
-    header: &Header,
-    trailer: &Trailer,
-    digest: Digest,
-    pinned: &Signers,
-) -> Result<(), OpenError> {
+pub fn check(header: &Header, trailer: &Trailer, digest: Digest, pinned: &Signers) -> Result<(), OpenError> {
     if trailer.digest != digest {
         return Err(OpenError::Damaged("its digest is not that of its content".to_owned()));
     }

@@ -229,7 +229,12 @@ mod tests {
         let mut object = Vec::new();
         seal(header, &mut body.as_bytes(), &recipients, Some(&key), &mut object).unwrap();
         let name = header.object_name();
-        Sealed { name, object, identities: Identities::from(vec![identity]), signers: Signers::from(vec![key.signer()]) }
+        Sealed {
+            name,
+            object,
+            identities: Identities::from(vec![identity]),
+            signers: Signers::from(vec![key.signer()]),
+        }
     }
 
     fn body() -> String {

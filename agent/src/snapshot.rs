@@ -158,7 +158,10 @@ mod tests {
         let sealed = sealed(&[1; 5000], None);
         for length in 0..sealed.object.len() {
             assert!(
-                matches!(reopen(&sealed, &sealed.object[..length], &Signers::default()), Err(OpenError::Damaged(_))),
+                matches!(
+                    reopen(&sealed, &sealed.object[..length], &Signers::default()),
+                    Err(OpenError::Damaged(_))
+                ),
                 "cut at {length}"
             );
         }
@@ -190,8 +193,14 @@ mod tests {
         let mut sealed = sealed(b"state", None);
         let ObjectName::Snapshot { timeline, captured, .. } = sealed.name else { unreachable!() };
         sealed.name = ObjectName::Snapshot { timeline, revision: Revision::from(8), captured };
-        assert!(matches!(reopen(&sealed, &sealed.object, &Signers::default()), Err(OpenError::Swapped { .. })));
+        assert!(matches!(
+            reopen(&sealed, &sealed.object, &Signers::default()),
+            Err(OpenError::Swapped { .. })
+        ));
         sealed.identities = Identities::from(vec![age::x25519::Identity::generate()]);
-        assert!(matches!(reopen(&sealed, &sealed.object, &Signers::default()), Err(OpenError::WrongIdentity)));
+        assert!(matches!(
+            reopen(&sealed, &sealed.object, &Signers::default()),
+            Err(OpenError::WrongIdentity)
+        ));
     }
 }

@@ -74,14 +74,18 @@ fn print_lines(found: &Finding, now: Moment) -> anyhow::Result<()> {
     let result = if found.passed() { "ok" } else { "failed" };
     let done = match (found.depth, found.passed()) {
         ("full", true) => "restored into a scratch file and checked",
-        ("quick", true) => "every object on the way is whole, signed as it should be, and goes on from the one before",
+        ("quick", true) => {
+            "every object on the way is whole, signed as it should be, and goes on from the one before"
+        }
         ("names", true) => "names lead there without a gap; without an identity nothing more can be told",
         _ => "see below",
     };
     print(&format!("{result}: timeline {}, {}: {done}", found.timeline, found.point))?;
     print(&format!("  {} objects, {}", found.objects, size(found.bytes)))?;
     match found.built {
-        Some(Built { rows: Some(rows), bytes }) => print(&format!("  {rows} rows, a database of {}", size(bytes)))?,
+        Some(Built { rows: Some(rows), bytes }) => {
+            print(&format!("  {rows} rows, a database of {}", size(bytes)))?
+        }
         Some(Built { rows: None, bytes }) => print(&format!("  a database of {}", size(bytes)))?,
         None => {}
     }
@@ -89,5 +93,9 @@ fn print_lines(found: &Finding, now: Moment) -> anyhow::Result<()> {
         print(&format!("  files beside the database: {key}"))?;
     }
     let age = found.newest.captured.until(now).as_secs();
-    print(&format!("  took {:.1} s; the newest point, {}, is {age} s old", found.took.as_secs_f64(), found.newest))
+    print(&format!(
+        "  took {:.1} s; the newest point, {}, is {age} s old",
+        found.took.as_secs_f64(),
+        found.newest
+    ))
 }

@@ -13,7 +13,9 @@ mod report;
 pub mod schedule;
 mod snapshots;
 mod underway;
+mod verified;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -22,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::body::Body;
 use crate::capture::{Capture, CaptureError};
-use crate::continuity;
+use crate::clock::Moment;
 use crate::database::{DatabaseError, SharedDatabase, is_open_elsewhere, lock};
 use crate::files::Included;
 use crate::header::DatabaseKind;
@@ -37,6 +39,7 @@ use looking::Look;
 use schedule::Schedule;
 use snapshots::Snapshot;
 use underway::Underway;
+use verified::Verified;
 
 pub use report::Report;
 
@@ -136,7 +139,9 @@ pub struct Replicator<S> {
     snapshot: Option<Snapshot>,
     underway: Option<Underway>,
     beside: Beside,
-    pinned: Vec<PinName>,
+    /// The pins on this timeline, and when each was captured last.
+    pinned: BTreeMap<PinName, Moment>,
+    verified: Verified,
     looked_for_another: Instant,
     /// Something else than leases and events was shipped since.
     was_busy: bool,
@@ -182,7 +187,8 @@ impl<S: Store + Clone> Replicator<S> {
             snapshot: None,
             underway: None,
             beside: Beside::new(included),
-            pinned: Vec::new(),
+            pinned: BTreeMap::new(),
+            verified: Verified::default(),
             looked_for_another: Instant::now(),
             was_busy: false,
             without_log: None,
@@ -329,33 +335,17 @@ impl<S: Store + Clone> Replicator<S> {
             });
             self.report.resumed(self.log.standing(), &resumed);
             self.resume_files(&resumed).await?;
-            self.pinned = resumed.pins;
         } else {
             tracing::info!("a new timeline begins: the bucket holds none that this database goes on");
-            self.pinned.clear();
             let at = Instant::now();
             let published = self.log.begin(database).await;
             let published = published.inspect_err(|_| self.report.not_published(Kind::snapshot))?;
             self.report.began(&published);
             self.snapshot = Some(Snapshot { point: published.point, version: None, at });
         }
+        self.pinned.clone_from(self.log.pinned());
         self.without_log = None;
         self.log.standing().ok_or_else(|| DatabaseError::GivenUp.into())
-    }
-
-    /// Finds out which files are on the timeline already.
-    async fn resume_files(&mut self, resumed: &log::Resumed) -> Result<(), ReplicatorError> {
-        let (Some(name), Some(standing), false) =
-            (&resumed.files, self.log.standing(), self.beside.is_empty())
-        else {
-            return Ok(());
-        };
-        let capture = &self.log.capture;
-        let metadata = capture.store.head(&capture.prefix.key(name)).await?.unwrap_or_default();
-        if let Some(digest) = continuity::digest(&metadata) {
-            self.beside.resumed(standing.timeline, digest);
-        }
-        Ok(())
     }
 
     /// Ships all that is new.

@@ -32,7 +32,8 @@ pub async fn drill<S: Store + Clone>(
     let folder = scratch::directory().map_err(write)?;
     let path = folder.path().join("state.db");
     let (highest, last_good) = (plan.highest_revision, OnDamage::LastGood);
-    let assembled = assembly::assemble(store, plan, keys.clone(), highest, &path, last_good, progress).await?;
+    let assembled =
+        assembly::assemble(store, plan, keys.clone(), highest, &path, last_good, progress).await?;
     let files = beside::fetch(store, plan, assembled.point, keys.clone()).await?.map(|(key, _)| key);
     let up_to = assembled.point.revision;
     let (rows, bytes) = blocking(move || soundness::measure(&path, up_to)).await?;

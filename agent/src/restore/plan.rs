@@ -121,7 +121,6 @@ impl Plan {
     pub fn newest(&self) -> RestorePoint {
         self.history.newest().unwrap_or(self.point)
     }
-
 }
 
 fn owned(((revision, captured), stored): (&(Revision, Moment), &Stored)) -> (RestorePoint, Stored) {
@@ -340,7 +339,8 @@ mod tests {
         assert_eq!(planned(&catalogue, &Target::Latest), Some((10, vec![(10, 16)], 16)));
         assert_eq!(planned(&catalogue, &Target::Revision(18.into())), None);
         assert_eq!(catalogue.highest_revision(), Revision::from(18));
-        let gap = |target: &Target| plan(&catalogue, target, None, "here").unwrap().gap.map(|gap| gap.to.number());
+        let gap =
+            |target: &Target| plan(&catalogue, target, None, "here").unwrap().gap.map(|gap| gap.to.number());
         assert_eq!(gap(&Target::Latest), Some(18), "revision 17 is missing");
         assert_eq!(gap(&Target::At(Moment::from_millis(5))), Some(18));
         assert_eq!(gap(&Target::At(Moment::from_millis(100))), Some(18));

@@ -55,8 +55,7 @@ pub(super) fn check_and_bump(
 /// Rows up to a revision, and bytes of the file.
 pub(super) fn measure(path: &Path, up_to: Revision) -> Result<(Option<u64>, u64), AssemblyError> {
     let sqlite = |source| AssemblyError::Sqlite { path: path.to_owned(), source };
-    let connection =
-        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(sqlite)?;
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(sqlite)?;
     let count = "SELECT count(*) FROM kine WHERE id <= ?1";
     let rows: Option<i64> = match connection.table_exists(None, "kine").map_err(sqlite)? {
         true => Some(connection.query_row(count, [up_to.to_sql()], |row| row.get(0)).map_err(sqlite)?),

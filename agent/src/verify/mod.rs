@@ -213,7 +213,9 @@ impl Finding {
         let (point, objects) = (self.point, self.objects);
         let done = match self.built {
             Some(Built { rows: Some(rows), bytes }) => {
-                format!("{point} was restored and checked, {rows} rows in {bytes} bytes from {objects} objects")
+                format!(
+                    "{point} was restored and checked, {rows} rows in {bytes} bytes from {objects} objects"
+                )
             }
             Some(Built { rows: None, bytes }) => {
                 format!("{point} was restored and checked, {bytes} bytes from {objects} objects")
@@ -262,7 +264,8 @@ fn blame_of(error: &AssemblyError) -> Option<Blame> {
         AssemblyError::Sqlite { source, .. } => {
             use rusqlite::ErrorCode::{ConstraintViolation, DatabaseCorrupt, NotADatabase};
             let code = source.sqlite_error_code();
-            matches!(code, Some(ConstraintViolation | DatabaseCorrupt | NotADatabase)).then_some(Blame::Damage)
+            matches!(code, Some(ConstraintViolation | DatabaseCorrupt | NotADatabase))
+                .then_some(Blame::Damage)
         }
         _ => None,
     }

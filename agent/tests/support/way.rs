@@ -41,7 +41,8 @@ impl Way {
         let object = world.store.object(&plan.snapshot.1.key).unwrap();
         let base = plan.snapshot_name();
         let (header, _) =
-            snapshot::open(&base, &object[..], &world.keys().identities, &Signers::default(), &mut out).unwrap();
+            snapshot::open(&base, &object[..], &world.keys().identities, &Signers::default(), &mut out)
+                .unwrap();
         let chain = header.parent.unwrap_or_else(|| Chain::begin(&header.encode()));
         let connection = Connection::open(&path).unwrap();
         connection.pragma_update(None, "synchronous", "OFF").unwrap();

@@ -205,6 +205,9 @@ impl World {
     }
 
     pub fn keys(&self) -> Keys {
-        Keys { identities: Arc::new(Identities::from(vec![self.identity.clone()])), signers: Signers::default() }
+        Keys {
+            identities: Arc::new(Identities::from(vec![self.identity.clone()])),
+            signers: Signers::default(),
+        }
     }
 }
