@@ -12,10 +12,10 @@ use clap::{Args, Parser, Subcommand};
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use crate::clock::Moment;
 use crate::ensure::{Adopt, AutoRestore, OnUnreachable};
 use crate::header::Owner;
 use crate::pin::{PinName, PinRequest};
+use crate::point::Point;
 use crate::restore::RestoreRequest;
 use crate::restore::assembly::OnDamage;
 use crate::revision::Revision;
@@ -62,6 +62,8 @@ pub enum Command {
     /// prunes by itself after a snapshot, at most once an hour, unless it is --append-only. No key is needed, and it may
     /// run beside `run`. --dry-run shows what would go, and why.
     Prune(Prune),
+    /// Try a restore out: a drill into a scratch file, checked and thrown away
+    Verify(Verify),
     /// Decrypt one object to stdout (age or the Go program's format)
     Decrypt(Decrypt),
     /// Make a key pair: the age identity to stdout, its recipient to stderr
@@ -154,22 +156,18 @@ pub struct Restore {
     pub json: bool,
 }
 
-/// A point in a backup's history.
-#[derive(Args, Default)]
-#[group(multiple = false)]
-pub struct Point {
-    /// The newest point (the default)
-    #[arg(long, env = "VCB_LATEST", value_parser = FalseyValueParser::new())]
-    pub latest: bool,
-    /// The newest point at or before this time
-    #[arg(long, env = "VCB_AT", value_name = "RFC3339")]
-    pub at: Option<Moment>,
-    /// This Kubernetes revision
-    #[arg(long, env = "VCB_REVISION", value_name = "N")]
-    pub revision: Option<Revision>,
-    /// The point pinned under this name
-    #[arg(long, env = "VCB_PIN", value_name = "NAME")]
-    pub pin: Option<PinName>,
+/// Flags of `verify`.
+#[derive(Args)]
+pub struct Verify {
+    /// Which point to try out
+    #[command(flatten)]
+    pub point: Point,
+    /// Read every object on the way, and build no database; without an identity look at names alone
+    #[arg(long, env = "VCB_QUICK", value_parser = FalseyValueParser::new())]
+    pub quick: bool,
+    /// Print one JSON document
+    #[arg(long, env = "VCB_JSON", value_parser = FalseyValueParser::new())]
+    pub json: bool,
 }
 
 /// Flags of `prune`.
@@ -258,7 +256,7 @@ pub struct Common {
     /// File with age recipients, one a line; read again when it changes
     #[arg(long, global = true, env = "VCB_RECIPIENTS_FILE", value_name = "FILE")]
     pub recipients_file: Option<PathBuf>,
-    /// File with the age identity that decrypts
+    /// File with the age identities that decrypt, one a line; all are tried
     #[arg(long, global = true, env = "VCB_IDENTITY_FILE", value_name = "FILE")]
     pub identity_file: Option<PathBuf>,
     /// Passphrase, instead of recipients and identity
@@ -267,13 +265,12 @@ pub struct Common {
     /// File with the key that signs
     #[arg(long, global = true, env = "VCB_SIGNING_KEY_FILE", value_name = "FILE")]
     pub signing_key_file: Option<PathBuf>,
-    /// Accept only objects signed by this key
-    #[arg(long, global = true, env = "VCB_SIGNER", value_name = "PUB")]
-    #[serde(deserialize_with = "parsed")]
-    pub signer: Option<Signer>,
+    /// Accept only objects signed by this key, or by one of these (repeatable)
+    #[arg(long, global = true, env = "VCB_SIGNER", value_name = "PUB", value_delimiter = ',')]
+    #[serde(deserialize_with = "separated")]
+    pub signer: Vec<Signer>,
     /// Whose backup this is
     #[arg(long, global = true, env = "VCB_OWNER", value_name = "NAMESPACE/NAME[/UID]")]
-    #[serde(deserialize_with = "parsed")]
     pub owner: Option<Owner>,
     /// text or json [default: text]
     #[arg(long, global = true, env = "VCB_LOG_FORMAT", value_enum)]
@@ -358,11 +355,13 @@ fn listen(text: &str) -> Result<SocketAddr, String> {
     full.parse().map_err(|_| format!("'{text}' is not an address: write it as :8090 or 127.0.0.1:8090"))
 }
 
-fn parsed<'de, D: serde::Deserializer<'de>, T: FromStr<Err: Display>>(
+/// Several, separated by commas, as the flag takes them.
+fn separated<'de, D: serde::Deserializer<'de>, T: FromStr<Err: Display>>(
     deserializer: D,
-) -> Result<Option<T>, D::Error> {
+) -> Result<Vec<T>, D::Error> {
     let text: Option<String> = Deserialize::deserialize(deserializer)?;
-    text.map(|text| text.parse().map_err(serde::de::Error::custom)).transpose()
+    let parts = text.iter().flat_map(|text| text.split(','));
+    parts.map(|part| part.trim().parse().map_err(serde::de::Error::custom)).collect()
 }
 
 fn deserialize_listen<'de, D: serde::Deserializer<'de>>(

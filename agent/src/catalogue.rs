@@ -33,6 +33,8 @@ pub struct History {
     pub earlier_pins: Vec<(PinName, Revision, Moment)>,
     /// Archives of the files beside the database.
     pub files: BTreeMap<Moment, Stored>,
+    /// What verifications came to, oldest first.
+    pub verifications: Vec<Verification>,
 }
 
 /// An object as LIST tells it.
@@ -89,6 +91,19 @@ pub struct Segment {
     pub stored: Stored,
 }
 
+/// What a verification came to, as the name of its record tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verification {
+    /// When it was done.
+    pub at: Moment,
+    /// The revision that was to be restored.
+    pub revision: Revision,
+    /// Whether nothing was found to be wrong.
+    pub passed: bool,
+    /// The record.
+    pub stored: Stored,
+}
+
 impl Segment {
     /// Its name on a timeline.
     pub fn name(&self, timeline: Timeline) -> ObjectName {
@@ -140,6 +155,7 @@ impl Catalogue {
         }
         for history in catalogue.timelines.values_mut() {
             history.segments.sort_by_key(|segment| (segment.from, segment.to, segment.captured));
+            history.verifications.sort_by_key(|verification| verification.at);
         }
         catalogue.seed_objects.sort_by_key(|(stored, modified)| (*modified, stored.key.clone()));
         catalogue
@@ -167,6 +183,9 @@ impl Catalogue {
             }
             ObjectName::Files { timeline, captured } => {
                 self.history(timeline).files.insert(captured, stored);
+            }
+            ObjectName::Verification { timeline, at, revision, passed } => {
+                self.history(timeline).verifications.push(Verification { at, revision, passed, stored });
             }
             ObjectName::WrappedIdentity { recipient } => self.wrapped_identities.push((recipient, stored)),
             ObjectName::Signer { .. } => {}
@@ -231,6 +250,18 @@ impl History {
             }
         }
         end
+    }
+
+    /// The first segment behind a gap: it was captured after the newest point, and nothing leads to it. Nobody prunes behind
+    /// the newest snapshot, so what lies between was lost or taken away.
+    pub fn stranded(&self) -> Option<&Segment> {
+        let (mut reached, newest) = (self.newest_snapshot()?.revision, self.newest()?);
+        let behind = self.segments.iter().skip_while(|segment| {
+            let leads_on = segment.from <= reached;
+            reached = reached.max(segment.to);
+            leads_on
+        });
+        behind.into_iter().find(|segment| segment.captured > newest.captured)
     }
 
     /// Where two writers went on from the same point: two segments overlap and neither holds the other, or one holds what

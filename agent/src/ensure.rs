@@ -97,8 +97,7 @@ impl Backup {
     /// says so. Without an owner of one's own, whatever is in the bucket is meant.
     pub fn is_of(&self, owner: Option<&Owner>, adopt: Adopt) -> bool {
         let (Some(owner), Some(other)) = (owner, &self.owner) else { return owner.is_none() };
-        let same_uid = owner.uid.is_none() || other.uid.is_none() || owner.uid == other.uid;
-        owner.name == other.name && (same_uid || adopt == Adopt::SameName)
+        owner.is_same(other) || (owner.name == other.name && adopt == Adopt::SameName)
     }
 }
 

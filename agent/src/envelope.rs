@@ -8,7 +8,7 @@ use age::stream::{StreamReader, StreamWriter};
 use crate::header::{Header, HeaderError, Trailer};
 use crate::key::{Identities, Recipients};
 use crate::object_name::ObjectName;
-use crate::signing::{Digest, Hasher, Signer};
+use crate::signing::{Digest, Hasher, Signers};
 
 /// zstd's default level: on kine's values it takes a sixth of the time of age's work behind a slow disk, and
 /// higher levels save little on protobuf.
@@ -25,7 +25,7 @@ pub enum OpenError {
     Io(#[source] io::Error),
     /// Encrypted to other recipients.
     #[error(
-        "is not encrypted to this identity: give the identity whose recipient wrote it (--identity-file or ENC_KEY)"
+        "is not encrypted to any identity at hand: give the one whose recipient wrote it (--identity-file, several in one file are all tried, or ENC_KEY)"
     )]
     WrongIdentity,
     /// Cut short, changed or overwritten.
@@ -40,10 +40,12 @@ pub enum OpenError {
         header: String,
     },
     /// No signature, or another signer's.
-    #[error("is not signed by {signer}: it was forged, or written under another signing key")]
+    #[error(
+        "is not signed by {signers}: it was forged, or written under another signing key (--signer may name several)"
+    )]
     NotSigned {
-        /// The pinned signer.
-        signer: Signer,
+        /// The pinned signers.
+        signers: Signers,
     },
     /// A newer format.
     #[error(transparent)]
@@ -172,20 +174,15 @@ pub fn check_name(name: &ObjectName, header: &Header) -> Result<(), OpenError> {
     Err(OpenError::Swapped { name: name.to_string(), header: told.to_string() })
 }
 
-/// Holds a trailer against what was read and against the pinned signer.
-pub fn check(
-    header: &Header,
-    trailer: &Trailer,
-    digest: Digest,
-    pinned: Option<&Signer>,
-) -> Result<(), OpenError> {
+/// Holds a trailer against what was read and against the pinned signers, if there are any.
+pub fn check(header: &Header, trailer: &Trailer, digest: Digest, pinned: &Signers) -> Result<(), OpenError> {
     if trailer.digest != digest {
         return Err(OpenError::Damaged("its digest is not that of its content".to_owned()));
     }
-    if let Some(pinned) = pinned {
-        let signed = trailer.signature.as_ref().is_some_and(|signature| pinned.verifies(&digest, signature));
+    if !pinned.is_empty() {
+        let signed = trailer.signature.as_ref().is_some_and(|signature| pinned.verify(&digest, signature));
         if !signed {
-            return Err(OpenError::NotSigned { signer: *pinned });
+            return Err(OpenError::NotSigned { signers: pinned.clone() });
         }
     } else if let Some(signer) = &header.signer
         && !trailer.signature.as_ref().is_some_and(|signature| signer.verifies(&digest, signature))

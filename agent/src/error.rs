@@ -18,6 +18,7 @@ use crate::restore::plan::PlanError;
 use crate::settings::SettingsError;
 use crate::signing::KeyFormatError;
 use crate::store::StoreError;
+use crate::verify::{Blame, Finding, VerifyError};
 
 /// How the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,11 +112,13 @@ fn classify(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         });
     }
     if let Some(error) = cause.downcast_ref::<RestoreError>() {
+        return Some(of_restore(error));
+    }
+    if let Some(error) = cause.downcast_ref::<VerifyError>() {
         return Some(match error {
-            RestoreError::Assembly(error) => of_assembly(error),
-            RestoreError::Beside(error) => of_beside(error),
-            RestoreError::Placement(PlacementError::Appeared(_)) => Exit::TargetExists,
-            RestoreError::Placement(_) => Exit::Failed,
+            VerifyError::Store(error) => of_store(error),
+            VerifyError::Plan(_) => Exit::NothingToRestore,
+            VerifyError::Restore(error) => of_restore(error),
         });
     }
     if let Some(error) = cause.downcast_ref::<CaptureError>() {
@@ -139,6 +142,27 @@ fn classify(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         return Some(Exit::Usage);
     }
     cause.is::<SeedError>().then_some(Exit::WrongKey)
+}
+
+/// What was found to be wrong is an answer, and no error.
+impl From<&Finding> for Exit {
+    fn from(found: &Finding) -> Self {
+        match found.problem.as_ref().map(|problem| problem.blame) {
+            None => Self::Done,
+            Some(Blame::Damage) => Self::Partial,
+            Some(Blame::Tampering) => Self::WrongKey,
+        }
+    }
+}
+
+fn of_restore(error: &RestoreError) -> Exit {
+    match error {
+        RestoreError::Assembly(error) => of_assembly(error),
+        RestoreError::Beside(error) => of_beside(error),
+        RestoreError::Placement(PlacementError::Appeared(_)) => Exit::TargetExists,
+        RestoreError::Placement(_) => Exit::Failed,
+        RestoreError::Owner { .. } => Exit::WrongKey,
+    }
 }
 
 fn of_verb(error: &VerbError) -> Exit {
@@ -179,9 +203,10 @@ fn of_assembly(error: &AssemblyError) -> Exit {
     match error {
         AssemblyError::Store(error) => of_store(error),
         AssemblyError::Object { source, .. } => of_open(source),
-        AssemblyError::Seed { .. } | AssemblyError::Implausible { .. } | AssemblyError::Unlinked { .. } => {
-            Exit::WrongKey
-        }
+        AssemblyError::Seed { .. }
+        | AssemblyError::Implausible { .. }
+        | AssemblyError::Unlinked { .. }
+        | AssemblyError::Gap { .. } => Exit::WrongKey,
         _ => Exit::Failed,
     }
 }

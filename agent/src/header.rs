@@ -64,7 +64,8 @@ pub struct Header {
 }
 
 /// The cluster that a backup belongs to: `<release namespace>/<name>[/<XR uid>]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(try_from = "String")]
 pub struct Owner {
     /// Release namespace and name; the same after the cluster was deleted and claimed again.
     pub name: String,
@@ -76,6 +77,12 @@ impl Owner {
     /// The release's namespace.
     pub fn namespace(&self) -> &str {
         self.name.split_once('/').map_or("", |(namespace, _)| namespace)
+    }
+
+    /// Whether `other` is the same cluster: the same name, and the same uid where both tell one.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let same_uid = self.uid.is_none() || other.uid.is_none() || self.uid == other.uid;
+        self.name == other.name && same_uid
     }
 
     /// The release's name.
@@ -97,6 +104,14 @@ impl FromStr for Owner {
             name: format!("{}/{}", parts[0], parts[1]),
             uid: parts.get(2).map(|uid| (*uid).to_owned()),
         })
+    }
+}
+
+impl TryFrom<String> for Owner {
+    type Error = NotAnOwner;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
     }
 }
 

@@ -8,8 +8,9 @@
 //!   [`signing`], [`chain`], [`header`], [`key`], [`envelope`], [`row`], [`segment`], [`snapshot`], [`catalogue`], [`retention`]
 //! - ports: [`store`] (S3), [`database`] (SQLite), [`scratch`], [`cluster`] (the host's API), [`cost`], [`metrics`],
 //!   [`status`], [`progress`]
-//! - work: [`continuity`], [`keyring`], [`body`], [`capture`], [`files`], [`merge`], [`prune`], [`replicator`], [`restore`], [`ensure`]
-//! - edge: [`args`] (as typed), [`seed_args`], [`settings`] (resolved), [`commands`], [`listen`],
+//! - work: [`continuity`], [`keyring`], [`body`], [`capture`], [`files`], [`merge`], [`prune`], [`restore`], [`verify`],
+//!   [`replicator`], [`ensure`]
+//! - edge: [`args`] (as typed), [`point`], [`seed_args`], [`settings`] (resolved), [`commands`], [`listen`],
 //!   [`telemetry`], [`shutdown`], [`error`] (exit codes)
 
 #![forbid(unsafe_code)]
@@ -39,6 +40,7 @@ pub mod metrics;
 pub mod object_name;
 pub mod own_keys;
 pub mod pin;
+pub mod point;
 pub mod progress;
 pub mod prune;
 pub mod replicator;
@@ -58,3 +60,4 @@ pub mod status;
 pub mod store;
 pub mod telemetry;
 pub mod timeline;
+pub mod verify;

@@ -131,6 +131,8 @@ pub struct Metrics {
     last_success: Gauge<f64, AtomicU64>,
     lag: Gauge<f64, AtomicU64>,
     restorable_from: Gauge<f64, AtomicU64>,
+    last_verify: Gauge<f64, AtomicU64>,
+    last_verify_ok: Gauge<i64, AtomicI64>,
     revision: Family<RevisionLabels, Gauge<i64, AtomicI64>>,
     uploaded_bytes: Family<KindLabels, Counter>,
     uploads: Family<UploadLabels, Counter>,
@@ -152,6 +154,8 @@ impl Default for Metrics {
             last_success: Gauge::default(),
             lag: Gauge::default(),
             restorable_from: Gauge::default(),
+            last_verify: Gauge::default(),
+            last_verify_ok: Gauge::default(),
             revision: Family::default(),
             uploaded_bytes: Family::default(),
             uploads: Family::default(),
@@ -188,6 +192,16 @@ impl Default for Metrics {
             "restorable_from_timestamp_seconds",
             "The oldest point that can be restored",
             &metrics.restorable_from,
+        );
+        gauge(
+            "last_verify_timestamp_seconds",
+            "When this backup was last verified; 0 if it never was",
+            &metrics.last_verify,
+        );
+        registry.register(
+            "last_verify_ok",
+            "Whether that found nothing wrong",
+            metrics.last_verify_ok.clone(),
         );
         registry.register("revision", "Kubernetes revisions", metrics.revision.clone());
         registry.register("uploaded_bytes", "Bytes published", metrics.uploaded_bytes.clone());
@@ -273,6 +287,12 @@ impl Metrics {
     pub fn lag(&self, lag: Duration) {
         let since = Instant::now().checked_sub(lag).filter(|_| !lag.is_zero());
         *self.behind_since.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
+
+    /// When the backup was last verified, and whether nothing was wrong; `None` if it never was.
+    pub fn verified(&self, last: Option<(crate::clock::Moment, bool)>) {
+        self.last_verify.set(last.map_or(0.0, |(at, _)| seconds(at)));
+        self.last_verify_ok.set(last.map_or(0, |(_, passed)| i64::from(passed)));
     }
 
     /// The oldest point that can be restored.

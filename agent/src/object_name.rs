@@ -5,6 +5,7 @@
 //! <prefix>/<timeline>/log/<from>-<to>-<unix ms>.sql.zst.age
 //! <prefix>/<timeline>/pin/<name>/<revision>-<unix ms>
 //! <prefix>/<timeline>/files/<unix ms>.tar.zst.age
+//! <prefix>/<timeline>/verify/<unix ms>-<revision>-<ok|failed>
 //! <prefix>/keys/<recipient>.age
 //! <prefix>/keys/<public key>.signer
 //! backup_<time>.db.enc                      the seed format, at the bucket's root
@@ -58,6 +59,17 @@ pub enum ObjectName {
         timeline: Timeline,
         /// When they were captured.
         captured: Moment,
+    },
+    /// What a verification came to.
+    Verification {
+        /// Its history.
+        timeline: Timeline,
+        /// When it was done.
+        at: Moment,
+        /// The revision that was to be restored.
+        revision: Revision,
+        /// Whether nothing was found to be wrong.
+        passed: bool,
     },
     /// An identity wrapped by a passphrase.
     WrappedIdentity {
@@ -118,10 +130,24 @@ impl ObjectName {
                 timeline: timeline.parse().ok()?,
                 captured: millis(file.strip_suffix(".tar.zst.age")?)?,
             }),
+            [timeline, "verify", file] => {
+                let mut fields = file.split('-');
+                let name = Self::Verification {
+                    timeline: timeline.parse().ok()?,
+                    at: millis(fields.next()?)?,
+                    revision: fields.next()?.parse().ok()?,
+                    passed: fields.next()? == PASSED,
+                };
+                fields.next().is_none().then_some(name)
+            }
             _ => None,
         }
     }
 }
+
+/// How the name of a verification ends.
+const PASSED: &str = "ok";
+const FAILED: &str = "failed";
 
 fn millis(text: &str) -> Option<Moment> {
     text.parse().ok().map(Moment::from_millis)
@@ -134,7 +160,8 @@ impl ObjectName {
             Self::Snapshot { timeline, .. }
             | Self::Segment { timeline, .. }
             | Self::Pin { timeline, .. }
-            | Self::Files { timeline, .. } => Some(timeline),
+            | Self::Files { timeline, .. }
+            | Self::Verification { timeline, .. } => Some(timeline),
             Self::WrappedIdentity { .. } | Self::Signer { .. } => None,
         }
     }
@@ -154,6 +181,10 @@ impl fmt::Display for ObjectName {
             }
             Self::Files { timeline, captured } => {
                 write!(f, "{timeline}/files/{}.tar.zst.age", captured.millis())
+            }
+            Self::Verification { timeline, at, revision, passed } => {
+                let result = if *passed { PASSED } else { FAILED };
+                write!(f, "{timeline}/verify/{}-{revision:020}-{result}", at.millis())
             }
             Self::WrappedIdentity { recipient } => write!(f, "keys/{recipient}.age"),
             Self::Signer { public } => write!(f, "keys/{public}.signer"),
@@ -215,7 +246,7 @@ mod tests {
             (timeline(), revision.clone(), revision.clone(), captured.clone()).prop_map(
                 |(timeline, from, to, captured)| ObjectName::Segment { timeline, from, to, captured }
             ),
-            (timeline(), "[a-z][a-z0-9.-]{0,40}[a-z]", revision, captured.clone()).prop_map(
+            (timeline(), "[a-z][a-z0-9.-]{0,40}[a-z]", revision.clone(), captured.clone()).prop_map(
                 |(timeline, name, revision, captured)| ObjectName::Pin {
                     timeline,
                     name: name.parse().unwrap(),
@@ -223,7 +254,11 @@ mod tests {
                     captured
                 }
             ),
-            (timeline(), captured).prop_map(|(timeline, captured)| ObjectName::Files { timeline, captured }),
+            (timeline(), captured.clone())
+                .prop_map(|(timeline, captured)| ObjectName::Files { timeline, captured }),
+            (timeline(), captured, revision, any::<bool>()).prop_map(|(timeline, at, revision, passed)| {
+                ObjectName::Verification { timeline, at, revision, passed }
+            }),
             "age1[a-z0-9]{58}".prop_map(|recipient| ObjectName::WrappedIdentity { recipient }),
         ]
     }
@@ -251,6 +286,9 @@ mod tests {
             format!("{timeline}/snapshot/1-2.db.zst.age"),
             format!("{timeline}/snapshot/{:020}-2.db.zst.age.part", 1),
             format!("{timeline}/log/{:020}-{:020}-7-7.sql.zst.age", 1, 2),
+            format!("{timeline}/verify/7-{:020}-fine", 1),
+            format!("{timeline}/verify/7-1-ok"),
+            format!("{timeline}/verify/7-{:020}-ok-ok", 1),
             format!("{}/snapshot/{:020}-2.db.zst.age", timeline.to_string().to_lowercase(), 1),
         ] {
             assert_eq!(ObjectName::parse(&Prefix::default(), &key), None, "{key}");

@@ -64,6 +64,16 @@ pub struct PinRequest {
     /// How long it is kept; for ever if absent.
     #[serde(default, deserialize_with = "span::deserialize")]
     pub keep_for: Option<Duration>,
+    /// One that was captured earlier does not count: another of this name is made.
+    #[serde(default)]
+    pub since: Option<Moment>,
+}
+
+impl PinRequest {
+    /// Whether a pin of this name that was captured then is what was asked for.
+    pub fn is_met_by(&self, captured: Moment) -> bool {
+        self.since.is_none_or(|since| captured >= since)
+    }
 }
 
 /// Until when the body of a pin's object keeps it; `None` is for ever, and so is what is no time.
@@ -82,6 +92,14 @@ mod tests {
         for body in ["", "for ever\n", "soon"] {
             assert_eq!(kept_until(body), None, "{body}");
         }
+    }
+
+    #[test]
+    fn a_pin_of_before_does_not_count() {
+        let at = Moment::from_millis;
+        let asked = |since| PinRequest { name: "a".parse().unwrap(), keep_for: None, since };
+        assert!(asked(None).is_met_by(at(0)));
+        assert!(asked(Some(at(5))).is_met_by(at(5)) && !asked(Some(at(5))).is_met_by(at(4)));
     }
 
     #[test]

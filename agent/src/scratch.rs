@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempDir};
 
 const NAME: &str = ".vcluster-backup-";
 
@@ -23,6 +23,11 @@ pub fn folder() -> PathBuf {
 /// An empty one that SQLite can open by its name; it vanishes when it is dropped.
 pub fn named() -> io::Result<NamedTempFile> {
     tempfile::Builder::new().prefix(&prefix()).tempfile_in(folder())
+}
+
+/// An empty folder that only this user may enter; it vanishes with all that is in it when it is dropped.
+pub fn directory() -> io::Result<TempDir> {
+    tempfile::Builder::new().prefix(&prefix()).tempdir_in(folder())
 }
 
 /// An empty one without a name: it vanishes with the process, however that ends.
@@ -43,7 +48,9 @@ pub fn remove_stale(folder: &Path) {
         let name = entry.file_name();
         let Some(maker) = maker(&name.to_string_lossy()) else { continue };
         let is_gone = maker == std::process::id() || !Path::new(&format!("/proc/{maker}")).exists();
-        if is_gone && std::fs::remove_file(entry.path()).is_ok() {
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let remove = if is_folder { std::fs::remove_dir_all } else { std::fs::remove_file };
+        if is_gone && remove(&entry.path()).is_ok() {
             tracing::info!(file = %entry.path().display(), "removed a scratch file that was left behind");
         }
     }
@@ -64,9 +71,11 @@ mod tests {
         // Process 1 is always there; this number is above the kernel's highest.
         let [own, gone, used, foreign] =
             [prefix() + "a", format!("{NAME}4194305-b"), format!("{NAME}1-c"), ".other-4194305-d".to_owned()];
-        for name in [&own, &gone, &used, &foreign] {
+        for name in [&own, &used, &foreign] {
             std::fs::write(folder.path().join(name), "").unwrap();
         }
+        std::fs::create_dir(folder.path().join(&gone)).unwrap();
+        std::fs::write(folder.path().join(&gone).join("state.db"), "").unwrap();
         remove_stale(folder.path());
         assert!(!folder.path().join(own).exists() && !folder.path().join(gone).exists());
         assert!(folder.path().join(used).exists() && folder.path().join(foreign).exists());

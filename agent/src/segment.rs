@@ -17,7 +17,7 @@ use crate::key::{Identities, Recipients};
 use crate::object_name::ObjectName;
 use crate::revision::Revision;
 use crate::row::Row;
-use crate::signing::{Digest, Hasher, Signer, SigningKey};
+use crate::signing::{Digest, Hasher, Signers, SigningKey};
 
 const BEGIN: &str = "BEGIN;\n";
 const COMMIT: &str = "COMMIT;\n";
@@ -66,7 +66,7 @@ pub fn read<E: From<OpenError>>(
     name: &ObjectName,
     object: impl Read,
     identities: &Identities,
-    pinned: Option<&Signer>,
+    pinned: &Signers,
     each: &mut dyn FnMut(Step) -> Result<(), E>,
 ) -> Result<Header, E> {
     let zstd = zstd::Decoder::new(envelope::decrypt(identities, object)?).map_err(OpenError::from_read)?;
@@ -208,7 +208,7 @@ mod tests {
         name: ObjectName,
         object: Vec<u8>,
         identities: Identities,
-        signer: Signer,
+        signers: Signers,
     }
 
     fn header(captured: i64) -> Header {
@@ -229,7 +229,12 @@ mod tests {
         let mut object = Vec::new();
         seal(header, &mut body.as_bytes(), &recipients, Some(&key), &mut object).unwrap();
         let name = header.object_name();
-        Sealed { name, object, identities: Identities::from(vec![identity]), signer: key.signer() }
+        Sealed {
+            name,
+            object,
+            identities: Identities::from(vec![identity]),
+            signers: Signers::from(vec![key.signer()]),
+        }
     }
 
     fn body() -> String {
@@ -243,7 +248,7 @@ mod tests {
             steps.push(step);
             Ok(())
         };
-        read(&sealed.name, object, &sealed.identities, Some(&sealed.signer), keep).map(|_| steps)
+        read(&sealed.name, object, &sealed.identities, &sealed.signers, keep).map(|_| steps)
     }
 
     #[test]

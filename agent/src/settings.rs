@@ -15,8 +15,9 @@ use crate::key::{self, KeyError, Recipients};
 use crate::object_name::Prefix;
 use crate::pin::PinRequest;
 use crate::restore::RestoreRequest;
+use crate::restore::source::Source;
 use crate::retention::Retention;
-use crate::signing::{KeyFormatError, Signer, SigningKey};
+use crate::signing::{KeyFormatError, Signer, Signers, SigningKey};
 use crate::store::{CredentialSource, StoreSettings};
 use crate::telemetry::{LogFormat, LogLevel};
 
@@ -96,6 +97,10 @@ impl Settings {
             return Err(SettingsError::Conflict(
                 "--access-key-file and --secret-key-file go together: one of them is missing",
             ));
+        }
+        let source = settings.restore_request().and_then(|request| request.from.as_ref());
+        if let Some(problem) = source.and_then(Source::problem) {
+            return Err(SettingsError::Conflict(problem));
         }
         Ok(settings)
     }
@@ -199,16 +204,15 @@ impl Settings {
     }
 
     /// Whose signature was asked for by name.
-    pub fn pinned_signer(&self) -> Option<Signer> {
-        self.joined.signer
+    pub fn pinned_signers(&self) -> &[Signer] {
+        &self.joined.signer
     }
 
     /// Whose signature objects must bear: as pinned, else that of the signing key at hand.
-    pub fn signer(&self) -> Result<Option<Signer>, SettingsError> {
-        if let Some(signer) = self.pinned_signer() {
-            return Ok(Some(signer));
-        }
-        Ok(self.signing_key()?.map(|key| key.signer()))
+    pub fn signers(&self) -> Result<Signers, SettingsError> {
+        let pinned = self.pinned_signers().to_vec();
+        let at_hand = if pinned.is_empty() { self.signing_key()? } else { None };
+        Ok(Signers::from(at_hand.map_or(pinned, |key| vec![key.signer()])))
     }
 
     /// Whether there is a host cluster to report to: in a pod, or one that `KUBECONFIG` names (then true).
@@ -291,11 +295,12 @@ impl Settings {
     }
 
     /// What `ensure` does: as its flags say, else the configuration file, else the defaults.
-    pub fn ensure_rules(&self, flags: Ensure) -> Rules {
+    pub fn ensure_rules(&self, flags: &Ensure) -> Rules {
         let file = &self.joined;
         Rules {
             auto_restore: flags
                 .auto_restore
+                .clone()
                 .or_else(|| file.auto_restore.clone())
                 .unwrap_or_else(|| vec![AutoRestore::Empty]),
             on_unreachable: flags.on_unreachable.or(file.on_unreachable).unwrap_or(OnUnreachable::Block),
@@ -328,6 +333,7 @@ fn join(typed: Common, file: Common) -> Common {
             $($field: typed.$field.or(file.$field),)+
             config: typed.config,
             recipient: if typed.recipient.is_empty() { file.recipient } else { typed.recipient },
+            signer: if typed.signer.is_empty() { file.signer } else { typed.signer },
             include: if typed.include.is_empty() { file.include } else { typed.include },
             pins: file.pins,
             restore: file.restore,
@@ -355,7 +361,6 @@ fn join(typed: Common, file: Common) -> Common {
         identity_file,
         enc_key,
         signing_key_file,
-        signer,
         owner,
         log_format,
         log_level,

@@ -78,6 +78,53 @@ impl FromStr for Signer {
     }
 }
 
+/// Those whose word counts: several where a signing key was replaced. None means that nobody was named.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(try_from = "String")]
+pub struct Signers(Vec<Signer>);
+
+impl Signers {
+    /// Whether nobody was named.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether `signature` is one of theirs, of `digest`.
+    pub fn verify(&self, digest: &Digest, signature: &Signature) -> bool {
+        self.0.iter().any(|signer| signer.verifies(digest, signature))
+    }
+}
+
+impl From<Vec<Signer>> for Signers {
+    fn from(signers: Vec<Signer>) -> Self {
+        Self(signers)
+    }
+}
+
+impl fmt::Display for Signers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&names.join(" or "))
+    }
+}
+
+impl FromStr for Signers {
+    type Err = KeyFormatError;
+
+    /// Separated by commas.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.split(',').map(str::parse).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl TryFrom<String> for Signers {
+    type Error = KeyFormatError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
 /// An Ed25519 signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signature(Vec<u8>);
@@ -169,6 +216,17 @@ mod tests {
         assert!(signer.verifies(&digest, &signature));
         assert!(!signer.verifies(&Digest::of(b"other"), &signature));
         assert!(!other.signer().verifies(&digest, &signature));
+    }
+
+    #[test]
+    fn the_word_of_any_signer_that_was_named_counts() {
+        let [old, new, foreign] =
+            [1u8, 2, 3].map(|seed| SigningKey::parse(&URL_SAFE_NO_PAD.encode([seed; 32])).unwrap());
+        let digest = Digest::of(b"state");
+        let named: Signers = format!("{}, {}", old.signer(), new.signer()).parse().unwrap();
+        assert!(named.verify(&digest, &old.sign(&digest)) && named.verify(&digest, &new.sign(&digest)));
+        assert!(!named.verify(&digest, &foreign.sign(&digest)));
+        assert!("".parse::<Signers>().is_err() && Signers::default().is_empty());
     }
 
     #[test]

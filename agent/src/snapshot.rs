@@ -11,7 +11,7 @@ use crate::envelope::{self, HEADER_LIMIT, HashingReader, HashingWriter, OpenErro
 use crate::header::{Header, Trailer};
 use crate::key::{Identities, Recipients};
 use crate::object_name::ObjectName;
-use crate::signing::{Signer, SigningKey};
+use crate::signing::{Signers, SigningKey};
 
 /// First of the sixteen magic numbers that RFC 8878 sets aside for skippable frames.
 const SKIPPABLE: u32 = 0x184D_2A50;
@@ -42,7 +42,7 @@ pub fn open(
     name: &ObjectName,
     object: impl Read,
     identities: &Identities,
-    pinned: Option<&Signer>,
+    pinned: &Signers,
     database: &mut impl Write,
 ) -> Result<(Header, Trailer), OpenError> {
     let mut body = HashingReader::new(BufReader::new(envelope::decrypt(identities, object)?));
@@ -109,7 +109,7 @@ mod tests {
         name: ObjectName,
         object: Vec<u8>,
         identities: Identities,
-        signer: Signer,
+        signers: Signers,
     }
 
     fn key(seed: char) -> SigningKey {
@@ -136,11 +136,11 @@ mod tests {
             name: ObjectName::Snapshot { timeline, revision, captured },
             object,
             identities: Identities::from(vec![identity]),
-            signer: key('A').signer(),
+            signers: Signers::from(vec![key('A').signer()]),
         }
     }
 
-    fn reopen(sealed: &Sealed, object: &[u8], pinned: Option<&Signer>) -> Result<Vec<u8>, OpenError> {
+    fn reopen(sealed: &Sealed, object: &[u8], pinned: &Signers) -> Result<Vec<u8>, OpenError> {
         let mut database = Vec::new();
         open(&sealed.name, object, &sealed.identities, pinned, &mut database).map(|_| database)
     }
@@ -149,8 +149,8 @@ mod tests {
     fn what_was_sealed_is_opened() {
         let content = vec![42; 300_000];
         let sealed = sealed(&content, Some(&key('A')));
-        assert_eq!(reopen(&sealed, &sealed.object, Some(&sealed.signer)).unwrap(), content);
-        assert_eq!(reopen(&sealed, &sealed.object, None).unwrap(), content);
+        assert_eq!(reopen(&sealed, &sealed.object, &sealed.signers).unwrap(), content);
+        assert_eq!(reopen(&sealed, &sealed.object, &Signers::default()).unwrap(), content);
     }
 
     #[test]
@@ -158,7 +158,10 @@ mod tests {
         let sealed = sealed(&[1; 5000], None);
         for length in 0..sealed.object.len() {
             assert!(
-                matches!(reopen(&sealed, &sealed.object[..length], None), Err(OpenError::Damaged(_))),
+                matches!(
+                    reopen(&sealed, &sealed.object[..length], &Signers::default()),
+                    Err(OpenError::Damaged(_))
+                ),
                 "cut at {length}"
             );
         }
@@ -170,7 +173,7 @@ mod tests {
         for place in 0..sealed.object.len() {
             let mut object = sealed.object.clone();
             object[place] ^= 1;
-            assert!(reopen(&sealed, &object, None).is_err(), "flipped at {place}");
+            assert!(reopen(&sealed, &object, &Signers::default()).is_err(), "flipped at {place}");
         }
     }
 
@@ -179,7 +182,7 @@ mod tests {
         for signing in [None, Some(key('B'))] {
             let sealed = sealed(b"state", signing.as_ref());
             assert!(matches!(
-                reopen(&sealed, &sealed.object, Some(&sealed.signer)),
+                reopen(&sealed, &sealed.object, &sealed.signers),
                 Err(OpenError::NotSigned { .. })
             ));
         }
@@ -190,8 +193,14 @@ mod tests {
         let mut sealed = sealed(b"state", None);
         let ObjectName::Snapshot { timeline, captured, .. } = sealed.name else { unreachable!() };
         sealed.name = ObjectName::Snapshot { timeline, revision: Revision::from(8), captured };
-        assert!(matches!(reopen(&sealed, &sealed.object, None), Err(OpenError::Swapped { .. })));
+        assert!(matches!(
+            reopen(&sealed, &sealed.object, &Signers::default()),
+            Err(OpenError::Swapped { .. })
+        ));
         sealed.identities = Identities::from(vec![age::x25519::Identity::generate()]);
-        assert!(matches!(reopen(&sealed, &sealed.object, None), Err(OpenError::WrongIdentity)));
+        assert!(matches!(
+            reopen(&sealed, &sealed.object, &Signers::default()),
+            Err(OpenError::WrongIdentity)
+        ));
     }
 }

@@ -1,8 +1,11 @@
 //! The **status**: what the running agent tells of itself, as `/status` prints it.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::clock::Moment;
+use crate::pin::PinName;
 use crate::revision::Revision;
 
 /// What the agent is about.
@@ -40,6 +43,12 @@ pub struct Status {
     pub restorable_from: Option<Moment>,
     /// Bytes of the newest snapshot.
     pub size_bytes: u64,
+    /// The pins that were asked for and are made, and when each was captured.
+    pub pins: BTreeMap<PinName, Moment>,
+    /// When this timeline was last verified.
+    pub last_verify: Option<Moment>,
+    /// What that came to: `ok`, or `failed: ` and why.
+    pub last_verify_result: Option<String>,
     /// What went wrong last, or what is waited for; empty when all is well.
     pub message: String,
 }

@@ -155,7 +155,7 @@ async fn an_object_is_decrypted_from_bucket_and_file_alike() {
         bench
             .run(&[&args[..], &["other.txt"]].concat())
             .await
-            .refused(12, &[object, "is not encrypted to this identity"]);
+            .refused(12, &[object, "is not encrypted to any identity at hand"]);
         assert!(!bench.path(name).exists());
         bench.run(&[&args[..], &["key.txt"]].concat()).await.ended(0);
         assert_holds(&bench.path(name), &kine_shaped::rows(&bench.path("state.db")).unwrap());

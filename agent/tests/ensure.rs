@@ -9,6 +9,7 @@ use std::time::Duration;
 use support::{Bench, Finished};
 use vcluster_backup_tests::kine_shaped;
 use vcluster_backup_tests::process::Process;
+use vcluster_backup_tests::s3::{ACCESS_KEY, SECRET_KEY};
 
 const OWNER: &str = "vcluster-team-a-prod/prod/uid-1";
 
@@ -199,4 +200,130 @@ async fn a_restore_that_is_asked_for_is_done_once_per_id() {
     assert!(bench.is_back());
     let finished = bench.ensure(&["--config", "config.yaml"]).await.ended(0);
     assert!(finished.stdout.contains("left as it is"), "{}", finished.stdout);
+}
+
+impl Bench {
+    /// Another cluster's backup in a bucket of its own; its rows are in `source.db`.
+    async fn with_source(&self) {
+        std::fs::create_dir(self.s3.object("source", "")).unwrap();
+        kine_shaped::create(&self.path("source.db"), 60, 50).unwrap();
+        let place = ["--bucket", "source", "--prefix", "team-a/old", "--owner", "team-a/old/uid-0"];
+        self.snapshot(
+            &self.path("source.db"),
+            &[&place[..], &["--signing-key-file", "signing-key"]].concat(),
+        )
+        .await;
+        // Someone else's in the same place, and newer.
+        kine_shaped::create(&self.path("foreign.db"), 2000, 5).unwrap();
+        let place = ["--bucket", "source", "--prefix", "team-a/old", "--owner", "team-a/foreign"];
+        self.snapshot(&self.path("foreign.db"), &place).await;
+    }
+
+    fn ask(&self, restore: &str) {
+        std::fs::write(self.path("config.yaml"), format!("restore: {restore}\n")).unwrap();
+    }
+
+    fn restored_from_source(&self) -> bool {
+        let database = self.path("volume/state.db");
+        database.exists()
+            && kine_shaped::rows(&database).unwrap() == kine_shaped::rows(&self.path("source.db")).unwrap()
+    }
+}
+
+const FROM: &str =
+    "bucket: source, prefix: team-a/old, owner: team-a/old, accessKeyFile: ak, secretKeyFile: sk";
+
+#[tokio::test]
+async fn another_backup_comes_back_here_and_the_own_one_goes_on() {
+    let bench = Bench::with_backup().await;
+    bench.with_source().await;
+    // Clients of this cluster have seen more than either backup of the source holds.
+    kine_shaped::create(&bench.path("volume/state.db"), 20, 10).unwrap();
+    kine_shaped::create(&bench.path("more.db"), 7000, 5).unwrap();
+    bench.snapshot(&bench.path("more.db"), &["--owner", OWNER]).await;
+    bench.ask(&format!("{{id: clone, latest: true, from: {{{FROM}}}}}"));
+    let args = ["ensure", "--database", "volume/state.db", "--owner", OWNER, "--identity-file", "key.txt"];
+    let mut command = bench.command(&[&args[..], &["--config", "config.yaml"]].concat());
+    let mut waiting = Process::start("ensure", &mut command).unwrap();
+    let log = waiting.log_file();
+    let until_waiting = async || std::fs::read_to_string(&log).unwrap_or_default().contains("AwaitingKey");
+    waiting.until("awaiting the credentials", Duration::from_secs(20), until_waiting).await.unwrap();
+    for (name, text) in [("ak", ACCESS_KEY), ("sk", SECRET_KEY)] {
+        std::fs::write(bench.path(name), text).unwrap();
+    }
+    assert_eq!(waiting.wait(Duration::from_secs(20)).await.unwrap().code(), Some(0), "{}", waiting.log());
+    assert!(waiting.log().contains("restore clone was asked for"), "{}", waiting.log());
+    assert!(bench.restored_from_source());
+    let restored = rusqlite::Connection::open(bench.path("volume/state.db")).unwrap();
+    let highest: i64 = restored.query_row("SELECT max(id) FROM kine", [], |row| row.get(0)).unwrap();
+    assert_eq!(highest, 7001 + 1000);
+    drop(restored);
+    let finished = bench.ensure(&["--config", "config.yaml"]).await.ended(0);
+    assert!(finished.stdout.contains("left as it is"), "{}", finished.stdout);
+    // The own backup goes on, as a new timeline in its own bucket.
+    let source = bench.s3.keys("source").unwrap();
+    let recipient = bench.recipient();
+    let once =
+        ["run", "--once", "--database", "volume/state.db", "--recipient", &recipient, "--owner", OWNER];
+    bench.run(&once).await.ended(0);
+    assert_eq!(bench.s3.keys("source").unwrap(), source);
+    bench.restore("out.db", &[]).await.ended(0);
+    assert_eq!(
+        kine_shaped::rows(&bench.path("out.db")).unwrap().range(..=61).collect::<Vec<_>>(),
+        kine_shaped::rows(&bench.path("source.db")).unwrap().iter().collect::<Vec<_>>()
+    );
+}
+
+#[tokio::test]
+async fn a_source_that_is_not_what_was_asked_for_is_refused() {
+    let bench = Bench::with_backup().await;
+    bench.with_source().await;
+    kine_shaped::create(&bench.path("volume/state.db"), 20, 10).unwrap();
+    let before = std::fs::read(bench.path("volume/state.db")).unwrap();
+    for (point, from, code, words) in [
+        ("revision: 999999", "bucket: source, prefix: team-a/old", 10, vec!["revision 999999", "cannot be"]),
+        ("latest: true", "bucket: source, prefix: nowhere", 10, vec!["restore.from names", "source/nowhere"]),
+        ("latest: true", "bucket: source, prefix: team-a/old, owner: team-b/old", 10, vec!["of team-b/old"]),
+        ("latest: true", "bucket: source, prefix: team-a/old, owner: team-a/old/uid-9", 10, vec!["uid-9"]),
+        ("latest: true", "bucket: source, accessKeyFile: ak", 2, vec!["go together"]),
+        ("latest: true", "bucket: ''", 2, vec!["restore.from.bucket"]),
+        ("latest: true", "bucket: source, prefix: team-a/old, secret: x", 2, vec!["unknown field"]),
+    ] {
+        bench.ask(&format!("{{id: clone, {point}, from: {{{from}}}}}"));
+        bench.ensure(&["--config", "config.yaml"]).await.refused(code, &words);
+    }
+    let signer = "A".repeat(43);
+    bench.ask(&format!(
+        "{{id: clone, latest: true, from: {{bucket: source, prefix: team-a/old, owner: team-a/old, signer: \
+         '{signer}'}}}}"
+    ));
+    bench.ensure(&["--config", "config.yaml"]).await.refused(12, &["is not signed by"]);
+    assert_eq!(std::fs::read(bench.path("volume/state.db")).unwrap(), before);
+}
+
+/// A restore that waits for its key is taken back, or another one is asked for.
+#[tokio::test]
+async fn what_is_asked_for_may_change_while_it_waits() {
+    let bench = Bench::with_backup().await;
+    kine_shaped::create(&bench.path("volume/state.db"), 500, 100).unwrap();
+    let before = kine_shaped::rows(&bench.path("volume/state.db")).unwrap();
+    let args = ["ensure", "--database", "volume/state.db", "--owner", OWNER, "--config", "config.yaml"];
+    for (now, is_back) in [("{}\n", false), ("restore: {id: other, revision: 31}\n", true)] {
+        bench.ask("{id: oops, latest: true}");
+        let mut command = bench.command(&[&args[..], &["--identity-file", "later.txt"]].concat());
+        let mut waiting = Process::start("ensure", &mut command).unwrap();
+        let log = waiting.log_file();
+        let until_waiting =
+            async || std::fs::read_to_string(&log).unwrap_or_default().contains("AwaitingKey");
+        waiting.until("awaiting the key", Duration::from_secs(20), until_waiting).await.unwrap();
+        std::fs::write(bench.path("config.yaml"), now).unwrap();
+        if is_back {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            std::fs::rename(bench.path("key.txt"), bench.path("later.txt")).unwrap();
+        }
+        assert_eq!(waiting.wait(Duration::from_secs(20)).await.unwrap().code(), Some(0), "{}", waiting.log());
+        assert_eq!(bench.is_back(), is_back);
+        assert!(is_back || kine_shaped::rows(&bench.path("volume/state.db")).unwrap() == before);
+    }
+    assert_eq!(std::fs::read_to_string(bench.path("volume/state.db.restored")).unwrap(), "other");
 }

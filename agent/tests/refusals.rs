@@ -124,7 +124,7 @@ async fn a_restore_that_cannot_be_done_leaves_the_target_as_it_was() {
     bench
         .run(&["restore", "--output", "target.db", "--force", "--identity-file", "other.txt"])
         .await
-        .refused(12, &["is not encrypted to this identity"]);
+        .refused(12, &["is not encrypted to any identity at hand"]);
     bench.run(&["restore", "--output", "target.db", "--force"]).await.refused(2, &["no identity is given"]);
     bench.restore("target.db", &["--if-not-exists"]).await.ended(0);
     bench.restore("target.db", &["--force", "--prefix", "elsewhere", "--if-backup-exists"]).await.ended(0);

@@ -102,6 +102,21 @@ async fn the_function_learns_how_the_agent_is_doing() -> Result<()> {
     let sidecar = Process::start("sidecar", &mut command(&["run", "--recipient", vcluster::RECIPIENT])?)?;
     until("replicating again", &api, |data| data["phase"] == "Replicating" && data["restoredId"] == "oops")
         .await?;
+    ensure!(sidecar.stop(Duration::from_secs(10)).await?.success(), "the sidecar failed");
+
+    // Pins and the last drill are told too.
+    agent::finish(command(&["verify", "--identity-file", "key.txt"])?).await?.ended(0)?;
+    std::fs::write(folder.path().join("config.yaml"), "pins: []\n")?;
+    let run = ["run", "--recipient", vcluster::RECIPIENT, "--config", "config.yaml"];
+    let sidecar = Process::start("sidecar", &mut command(&run)?)?;
+    let data = until("verified", &api, |data| data["lastVerifyResult"] == "ok").await?;
+    ensure!(data["lastVerify"].as_str().is_some_and(|time| time.ends_with('Z')), "{data}");
+    assert_eq!(data["pins"], "{}");
+    let begin = Instant::now();
+    std::fs::write(folder.path().join("config.yaml"), "pins: [{name: before-0.37.0}]\n")?;
+    let data = until("pinned", &api, |data| data["pins"] != "{}").await?;
+    println!("a pin is told {:.1} s after the file changed: {}", begin.elapsed().as_secs_f64(), data["pins"]);
+    ensure!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
     drop(sidecar);
     Ok(())
 }

@@ -25,7 +25,7 @@ pub(super) async fn run(settings: &Settings, flags: Decrypt) -> anyhow::Result<E
     if let Some(path) = flags.output.as_ref().filter(|path| path.exists()) {
         return Err(VerbError::Occupied(path.display().to_string()).into());
     }
-    if settings.pinned_signer().is_some() {
+    if !settings.pinned_signers().is_empty() {
         let problem = "decrypt checks no signature: restore does, with the same --signer";
         return Err(VerbError::Usage(problem.to_owned()).into());
     }

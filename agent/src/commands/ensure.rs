@@ -3,10 +3,11 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
+use super::source::Origin;
 use super::{Place, blocking, bring_back, database_path, host, no_identity, print};
 use crate::args::Ensure;
 use crate::clock::Clock;
@@ -20,7 +21,8 @@ use crate::header::DatabaseKind;
 use crate::restore::assembly::OnDamage;
 use crate::restore::beside::Beside;
 use crate::restore::plan::{Target, plan};
-use crate::restore::{Keys, Order};
+use crate::restore::source::Source;
+use crate::restore::{Order, RestoreRequest, Restored};
 use crate::scratch;
 use crate::settings::Settings;
 use crate::shutdown;
@@ -43,48 +45,58 @@ pub(super) async fn run(settings: Settings, flags: Ensure) -> anyhow::Result<Exi
     }
 }
 
-async fn ensure(settings: Settings, flags: Ensure) -> anyhow::Result<Exit> {
+async fn ensure(mut settings: Settings, flags: Ensure) -> anyhow::Result<Exit> {
+    scratch::remove_stale(database_path(&settings).parent().unwrap_or(Path::new(".")));
+    loop {
+        if let Some(exit) = Box::pin(decide_and_do(&settings, &flags)).await? {
+            return Ok(exit);
+        }
+        tracing::info!("something else is asked for by now: it is decided anew");
+        settings = settings.reload()?;
+    }
+}
+
+/// `None` if something else was asked for while it waited.
+async fn decide_and_do(settings: &Settings, flags: &Ensure) -> anyhow::Result<Option<Exit>> {
     let rules = settings.ensure_rules(flags);
-    let path = database_path(&settings);
-    scratch::remove_stale(path.parent().unwrap_or(Path::new(".")));
+    let path = database_path(settings);
     let volume = look(path.clone()).await?;
     let done = read_marker(&path)?;
     let asked = settings.restore_request().filter(|request| done.as_deref() != Some(&request.id));
     if let (Volume::Whole(_), None) = (&volume, asked) {
-        let backup = glance(&settings, &rules).await;
+        let backup = glance(settings, &rules).await;
         return match decide(&volume, backup.as_ref(), None, settings.owner(), &rules) {
             Decision::Restore(target, why) => {
-                let place = Place::open(&settings, None).await?;
-                let wanted = Wanted { target, backup: backup.as_ref(), why, id: None };
-                Box::pin(carry_out(&settings, &place, &path, wanted, rules.on_damage)).await
+                let place = Place::open(settings, None).await?;
+                let wanted = Wanted { target, backup: backup.as_ref(), why, asked: None };
+                Box::pin(carry_out(settings, &place, &path, wanted, rules.on_damage)).await
             }
             decision => end(decision),
         };
     }
-    let place = Place::open(&settings, None).await?;
+    let place = Place::open(settings, None).await?;
     // Starting empty may be better than waiting; starting on a damaged database never is.
     let on_unreachable = match (&volume, asked) {
         (Volume::Empty, None) => rules.on_unreachable,
         _ => OnUnreachable::Block,
     };
-    let Some(backup) = patiently(&place, &settings, &rules, on_unreachable).await? else {
+    let Some(backup) = patiently(&place, settings, &rules, on_unreachable).await? else {
         let why = "the bucket cannot be reached: the control plane starts empty, as asked for";
         return end(Decision::Leave(why.to_owned()));
     };
     let request = asked.map(|request| (request.id.as_str(), request.target()));
     match decide(&volume, backup.as_ref(), request, settings.owner(), &rules) {
         Decision::Restore(target, why) => {
-            let id = asked.map(|request| request.id.as_str());
-            let wanted = Wanted { target, backup: backup.as_ref(), why, id };
-            Box::pin(carry_out(&settings, &place, &path, wanted, rules.on_damage)).await
+            let wanted = Wanted { target, backup: backup.as_ref(), why, asked };
+            Box::pin(carry_out(settings, &place, &path, wanted, rules.on_damage)).await
         }
         decision => end(decision),
     }
 }
 
-fn end(decision: Decision) -> anyhow::Result<Exit> {
+fn end(decision: Decision) -> anyhow::Result<Option<Exit>> {
     match decision {
-        Decision::Leave(why) => print(&why).map(|()| Exit::Done),
+        Decision::Leave(why) => print(&why).map(|()| Some(Exit::Done)),
         Decision::Restore(_, why) | Decision::Fail(why) => Err(VerbError::NotReady(why).into()),
     }
 }
@@ -118,8 +130,8 @@ struct Wanted<'w> {
     /// The newest backup, if the decision was about it.
     backup: Option<&'w Backup>,
     why: String,
-    /// Of a restore that was asked for.
-    id: Option<&'w str>,
+    /// The restore that was asked for, if one was.
+    asked: Option<&'w RestoreRequest>,
 }
 
 async fn carry_out(
@@ -128,21 +140,15 @@ async fn carry_out(
     path: &Path,
     wanted: Wanted<'_>,
     on_damage: OnDamage,
-) -> anyhow::Result<Exit> {
-    let Wanted { target, backup, why, id } = wanted;
-    // A point that is asked for may lie on any timeline; the newest is that of the backup that was decided on.
-    let timeline = backup.filter(|_| id.is_none()).map(|backup| backup.timeline);
-    // Before anyone hands over a key for nothing.
-    plan(&place.catalogue().await?, &target, timeline, &place.name)?;
+) -> anyhow::Result<Option<Exit>> {
     let host = host::cluster(settings).await;
     let done = read_marker(path)?;
-    let keys = await_keys(settings, place, host.as_ref(), done.as_deref()).await?;
-    host::tell(host.as_ref(), "Restoring", &why, done.as_deref()).await;
-    let included = Included::new(settings.include().iter().cloned(), Some(path))?;
-    let beside = Some(Beside { included, root: PathBuf::from("/") });
-    let order = Order { target: path.to_owned(), on_damage, beside, clock: Clock::SYSTEM };
-    let restored = match bring_back(place, &target, timeline, keys, &order).await {
-        Ok(restored) => restored,
+    let handover = Handover { settings, host: host.as_ref(), done: done.as_deref() };
+    let Wanted { why, asked, .. } = &wanted;
+    let id = asked.map(|request| request.id.as_str());
+    let restored = match fetch(&handover, place, path, &wanted, on_damage).await {
+        Ok(Some(restored)) => restored,
+        Ok(None) => return Ok(None),
         Err(error) => {
             host::tell(host.as_ref(), "Failed", &error::told(&error), done.as_deref()).await;
             return Err(error);
@@ -165,7 +171,43 @@ async fn carry_out(
     let sentence = format!("{why}: restored {}{told}", restored.point);
     host::tell(host.as_ref(), "Restored", &sentence, id.or(done.as_deref())).await;
     print(&sentence)?;
-    Ok(Exit::Done)
+    Ok(Some(Exit::Done))
+}
+
+/// Waits for what is to be handed over, and brings the database back; `None` if something else is asked for by then.
+async fn fetch(
+    handover: &Handover<'_>,
+    own: &Place,
+    path: &Path,
+    wanted: &Wanted<'_>,
+    on_damage: OnDamage,
+) -> anyhow::Result<Option<Restored>> {
+    let (settings, target) = (handover.settings, &wanted.target);
+    let source = wanted.asked.and_then(|request| request.from.as_ref());
+    if !handover.await_files(source.map(Source::credential_files).unwrap_or_default()).await {
+        return Ok(None);
+    }
+    let origin = Origin::open(settings, own, source).await?;
+    // A point that is asked for may lie on any timeline; the newest is that of the backup that was decided on.
+    let timeline = wanted.backup.filter(|_| wanted.asked.is_none()).map(|backup| backup.timeline);
+    // Before anyone hands over a key for nothing.
+    plan(&origin.place.catalogue().await?, target, timeline, &origin.place.name)?;
+    let identity = settings.identity_file().filter(|_| settings.passphrase().is_none());
+    if !handover.await_files(identity.into_iter().collect()).await {
+        return Ok(None);
+    }
+    let keys = origin.keys(settings).await?.ok_or_else(no_identity)?;
+    host::tell(handover.host, "Restoring", &wanted.why, handover.done).await;
+    let included = Included::new(settings.include().iter().cloned(), Some(path))?;
+    let order = Order {
+        target: path.to_owned(),
+        on_damage,
+        beside: Some(Beside { included, root: PathBuf::from("/") }),
+        clock: Clock::SYSTEM,
+        owner: origin.place.owner.clone(),
+        above: origin.above,
+    };
+    bring_back(&origin.place, target, timeline, keys, &order).await.map(Some)
 }
 
 /// What lies on the volume. Nobody has the database open yet, so it is read in full.
@@ -229,26 +271,40 @@ async fn patiently(
     }
 }
 
-/// The keys, waited for if the identity is to be handed over first.
-async fn await_keys(
-    settings: &Settings,
-    place: &Place,
-    host: Option<&Cluster>,
-    done: Option<&str>,
-) -> anyhow::Result<Keys> {
-    let mut told = false;
-    while let Some(path) = settings.identity_file().filter(|path| !path.exists()) {
-        if settings.passphrase().is_some() {
-            break;
+/// What is handed over for a restore alone: the identity, and the credentials of a source.
+struct Handover<'h> {
+    settings: &'h Settings,
+    host: Option<&'h Cluster>,
+    /// The restore that was done last.
+    done: Option<&'h str>,
+}
+
+impl Handover<'_> {
+    /// Waits until these files are there; whether they are what is still asked for.
+    async fn await_files(&self, files: Vec<&Path>) -> bool {
+        let (mut told, mut looked) = (false, Instant::now());
+        while let Some(path) = files.iter().find(|path| !path.exists()) {
+            if !told {
+                tracing::warn!(phase = "AwaitingKey", identity = %path.display(), "a restore waits for the identity");
+                host::tell(self.host, "AwaitingKey", "a restore waits for the identity", self.done).await;
+                told = true;
+            }
+            tokio::time::sleep(KEY_PATIENCE).await;
+            if looked.elapsed() >= PATIENCE {
+                looked = Instant::now();
+                if self.is_outdated() {
+                    return false;
+                }
+            }
         }
-        if !told {
-            tracing::warn!(phase = "AwaitingKey", identity = %path.display(), "a restore waits for the identity");
-            host::tell(host, "AwaitingKey", "a restore waits for the identity", done).await;
-            told = true;
-        }
-        tokio::time::sleep(KEY_PATIENCE).await;
+        true
     }
-    place.keys(settings).await?.ok_or_else(no_identity)
+
+    /// Whether another restore is asked for by now, or none. A file that cannot be read says nothing.
+    fn is_outdated(&self) -> bool {
+        let now = self.settings.reload();
+        now.is_ok_and(|now| now.restore_request() != self.settings.restore_request())
+    }
 }
 
 /// Beside the database: the id of the last restore that was asked for and done.

@@ -69,7 +69,11 @@ pub(super) async fn keep_telling(
             }
             Err(_) => {}
         }
-        let news = |now: &Status| (now.phase, &now.message) != (status.phase, &status.message);
+        // Others wait for these; the rest is told within a minute.
+        let news = |now: &Status| {
+            (now.phase, &now.message, &now.pins, now.last_verify)
+                != (status.phase, &status.message, &status.pins, status.last_verify)
+        };
         let next = async {
             tokio::time::sleep(SHORTEST).await;
             // An error means that the replicator has ended, and with it all this.
@@ -90,6 +94,10 @@ fn data(status: &Status, restored: Option<String>) -> BTreeMap<&'static str, Str
         ("message", status.message.clone()),
     ]);
     data.extend(status.last_success.map(|moment| ("lastSuccess", moment.to_string())));
+    data.extend(status.last_verify.map(|moment| ("lastVerify", moment.to_string())));
+    data.extend(status.last_verify_result.clone().map(|result| ("lastVerifyResult", result)));
+    // A map of texts cannot fail.
+    data.extend(serde_json::to_string(&status.pins).ok().map(|pins| ("pins", pins)));
     data.extend(status.restorable_from.map(|moment| ("restorableFrom", moment.to_string())));
     data.extend(restored.map(|id| ("restoredId", id)));
     data

@@ -9,6 +9,8 @@ mod prune;
 mod restore;
 mod run;
 mod snapshot;
+mod source;
+mod verify;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -22,6 +24,7 @@ use crate::capture::{Capture, blocking};
 use crate::catalogue::Catalogue;
 use crate::clock::Clock;
 use crate::error::{Exit, VerbError};
+use crate::header::Owner;
 use crate::key::{Identities, KeyError};
 use crate::keyring;
 use crate::metrics::Metrics;
@@ -58,6 +61,7 @@ pub async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::List(flags) => list::run(&settings, flags).await,
         Command::Restore(flags) => Box::pin(restore::run(&settings, flags)).await,
         Command::Prune(flags) => prune::run(&settings, flags).await,
+        Command::Verify(flags) => Box::pin(verify::run(&settings, flags)).await,
         Command::Decrypt(flags) => decrypt::run(&settings, flags).await,
         Command::Keygen(flags) => keygen::run(&settings, flags).await,
         Command::Completions { .. } => Ok(Exit::Done),
@@ -73,19 +77,32 @@ struct Place {
     name: String,
     /// Of a process that stays.
     metrics: Option<Metrics>,
+    /// Whose timelines count; `None` if all do.
+    owner: Option<Owner>,
+}
+
+/// A bucket and the folder in it, for people.
+fn named(bucket: &str, folder: &str) -> String {
+    format!("{bucket}/{folder}").trim_end_matches('/').to_owned()
 }
 
 impl Place {
     async fn open(settings: &Settings, metrics: Option<&Metrics>) -> anyhow::Result<Self> {
         let store = settings.store()?;
         let prefix = settings.prefix();
-        let name = format!("{}/{}", store.bucket, prefix.folder()).trim_end_matches('/').to_owned();
+        let name = named(&store.bucket, &prefix.folder());
         let metrics = metrics.cloned();
-        Ok(Self { store: Arc::new(S3Store::open(store, metrics.clone()).await?), prefix, name, metrics })
+        let store = Arc::new(S3Store::open(store, metrics.clone()).await?);
+        Ok(Self { store, prefix, name, metrics, owner: None })
     }
 
     async fn catalogue(&self) -> Result<Catalogue, StoreError> {
-        Ok(Catalogue::new(&self.prefix, &self.store.list(&self.prefix.folder(), None).await?))
+        let listed = self.store.list(&self.prefix.folder(), None).await?;
+        let mut catalogue = Catalogue::new(&self.prefix, &listed);
+        if let Some(owner) = &self.owner {
+            source::leave_out_others(self, owner, &mut catalogue).await?;
+        }
+        Ok(catalogue)
     }
 
     /// What opens the objects here; `None` if the settings name no key.
@@ -93,8 +110,8 @@ impl Place {
         let at_hand = settings.identity_file().map(Identities::read).transpose()?;
         let identities =
             keyring::identities(&self.store, &self.prefix, at_hand, settings.passphrase()).await?;
-        let signer = settings.signer()?;
-        Ok(identities.map(|identities| Keys { identities: Arc::new(identities), signer }))
+        let signers = settings.signers()?;
+        Ok(identities.map(|identities| Keys { identities: Arc::new(identities), signers }))
     }
 
     /// What publishes here.
@@ -136,7 +153,10 @@ async fn bring_back(
         let restored = crate::restore::carry_out(&place.store, &plan, keys.clone(), order, &progress).await;
         progress.finish();
         match restored {
-            Err(RestoreError::Assembly(AssemblyError::Store(StoreError::NotFound(key)))) if plans < PLANS => {
+            // A listing that took a while may show neither what was merged nor what replaced it.
+            Err(RestoreError::Assembly(
+                AssemblyError::Store(StoreError::NotFound(key)) | AssemblyError::Gap { key, .. },
+            )) if plans < PLANS => {
                 plans += 1;
                 tracing::debug!(object = key, "it is no longer there: the restore is planned anew");
             }

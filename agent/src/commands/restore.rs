@@ -32,7 +32,7 @@ pub(super) async fn run(settings: &Settings, flags: args::Restore) -> anyhow::Re
     if let Some(expected) = flags.expect_at_least {
         expect_at_least(&catalogue, expected)?;
     }
-    let target = target(&flags.point);
+    let target = flags.point.target();
     let planned = plan(&catalogue, &target, flags.timeline, &place.name);
     match planned {
         Err(PlanError::NoBackup(_)) if flags.timeline.is_none() && !catalogue.seed_objects.is_empty() => {
@@ -52,6 +52,8 @@ pub(super) async fn run(settings: &Settings, flags: args::Restore) -> anyhow::Re
                 on_damage: flags.on_damage,
                 beside: Some(beside(settings, output)?),
                 clock: Clock::SYSTEM,
+                owner: None,
+                above: Revision::ZERO,
             };
             let restored = bring_back(&place, &target, flags.timeline, keys, &order).await?;
             let (point, kept) = (restored.point.to_string(), restored.kept.as_deref());
@@ -121,15 +123,6 @@ fn expect_at_least(catalogue: &Catalogue, expected: Revision) -> Result<(), Verb
     Err(VerbError::RolledBack { newest: newest.to_string(), expected: expected.to_string() })
 }
 
-fn target(point: &args::Point) -> Target {
-    match (point.at, point.revision, &point.pin) {
-        (Some(moment), _, _) => Target::At(moment),
-        (_, Some(revision), _) => Target::Revision(revision),
-        (_, _, Some(pin)) => Target::Pin(pin.clone()),
-        _ => Target::Latest,
-    }
-}
-
 fn print_plan(plan: &Plan, as_json: bool) -> anyhow::Result<Exit> {
     let objects: Vec<&Stored> = std::iter::once(&plan.snapshot.1)
         .chain(plan.segments.iter().map(|segment| &segment.stored))
@@ -143,6 +136,9 @@ fn print_plan(plan: &Plan, as_json: bool) -> anyhow::Result<Exit> {
         print(&format!("timeline {}, {}, from {} bytes:", plan.timeline, plan.point, plan.bytes()))?;
         for object in objects {
             print(&format!("  {} ({} bytes)", object.key, object.size))?;
+        }
+        if let Some(gap) = &plan.gap {
+            eprintln!("what lies between it and {} is missing", gap.stored.key);
         }
     }
     Ok(Exit::Done)

@@ -27,9 +27,8 @@ pub(super) async fn run(settings: &Settings, flags: args::Snapshot) -> anyhow::R
         None => log.begin(&database).await?,
     };
     if let Some(name) = flags.name {
-        log.capture
-            .pin(published.timeline, published.point, &PinRequest { name, keep_for: flags.keep })
-            .await?;
+        let pin = PinRequest { name, keep_for: flags.keep, since: None };
+        log.capture.pin(published.timeline, published.point, &pin).await?;
     }
     print(&published.key)?;
     let (revision, bytes, took) = (published.point.revision, published.bytes, published.took.as_secs_f64());

@@ -137,6 +137,24 @@ mod tests {
         assert!(!error.to_string().contains(&secret[16..]), "{error}");
     }
 
+    /// A key that was replaced opens what was written before.
+    #[test]
+    fn every_identity_of_a_file_is_tried() {
+        let folder = tempfile::tempdir().unwrap();
+        let (old, new) = (Identity::generate(), Identity::generate());
+        let path = folder.path().join("key.txt");
+        let [old_text, new_text] = [&old, &new].map(|key| key.to_string().expose_secret().to_owned());
+        std::fs::write(&path, format!("# the first\n{old_text}\n\n  {new_text}\n# the end\n")).unwrap();
+        let identities = Identities::read(&path).unwrap();
+        assert_eq!(identities.iter().count(), 2);
+        for key in [old, new] {
+            let recipients = Recipients::parse(&[key.to_public().to_string()]).unwrap();
+            let mut sealed = Vec::new();
+            crate::envelope::encrypt(&recipients, &mut sealed).unwrap().finish().unwrap();
+            assert!(crate::envelope::decrypt(&identities, &sealed[..]).is_ok());
+        }
+    }
+
     #[test]
     fn files_may_hold_comments_and_doubles() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,5 +1,6 @@
 //! The **log** in the bucket: where it stands, and how it goes on. It says nothing of when.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
@@ -59,8 +60,6 @@ pub struct Resumed {
     pub oldest: Option<RestorePoint>,
     /// Its newest snapshot.
     pub snapshot: Option<RestorePoint>,
-    /// The pins on it.
-    pub pins: Vec<PinName>,
     /// Its newest archive of files.
     pub files: Option<ObjectName>,
 }
@@ -94,6 +93,8 @@ pub struct Log<S> {
     doubted: Option<Standing>,
     /// The newest timeline that was seen: a new one must sort behind it.
     newest: Option<Timeline>,
+    /// The pins of this owner, and when each was captured last.
+    pinned: BTreeMap<PinName, Moment>,
     /// Another writer on this timeline was looked for up to this link.
     alone_until: Link,
     /// A newer timeline was looked for when the log ended here.
@@ -114,6 +115,7 @@ impl<S: Store + Clone> Log<S> {
             standing: None,
             doubted: None,
             newest: None,
+            pinned: BTreeMap::new(),
             alone_until: nowhere,
             newest_until: nowhere,
             looks_for_newer: false,
@@ -157,6 +159,7 @@ impl<S: Store + Clone> Log<S> {
         let catalogue =
             Catalogue::new(&capture.prefix, &capture.store.list(&capture.prefix.folder(), None).await?);
         self.newest = catalogue.timelines.last_key_value().map(|(timeline, _)| *timeline);
+        self.pinned = self.pins_in(&catalogue).await?;
         let Some(tip) = continuity::newest_tip(&capture.store, &capture.prefix, &catalogue).await? else {
             return Ok(None);
         };
@@ -176,11 +179,30 @@ impl<S: Store + Clone> Log<S> {
             newest: tip.newest,
             oldest: history.and_then(History::oldest),
             snapshot: history.and_then(History::newest_snapshot),
-            pins: history.map(|history| history.pins.keys().cloned().collect()).unwrap_or_default(),
             files: history
                 .and_then(|history| history.files.last_key_value())
                 .map(|(captured, _)| ObjectName::Files { timeline: tip.timeline, captured: *captured }),
         }))
+    }
+
+    /// The pins of this owner that the bucket had when the log was resumed, and when each was captured last.
+    pub fn pinned(&self) -> &BTreeMap<PinName, Moment> {
+        &self.pinned
+    }
+
+    /// Those on older timelines too: a restore must not move a name to what it brought back.
+    async fn pins_in(&self, catalogue: &Catalogue) -> Result<BTreeMap<PinName, Moment>, ReplicatorError> {
+        let Capture { store, prefix, owner, .. } = &self.capture;
+        let mut pinned = BTreeMap::new();
+        for (timeline, history) in catalogue.timelines.iter().filter(|(_, history)| !history.pins.is_empty())
+        {
+            let tip = continuity::tip(store, prefix, *timeline, history).await?;
+            if tip.is_some_and(|tip| tip.owner == *owner) {
+                // Timelines sort by birth: the later one's count.
+                pinned.extend(history.pins.iter().map(|(name, (_, captured))| (name.clone(), *captured)));
+            }
+        }
+        Ok(pinned)
     }
 
     async fn continued(

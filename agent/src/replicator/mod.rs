@@ -16,7 +16,9 @@ pub mod schedule;
 mod snapshots;
 mod standing;
 mod underway;
+mod verified;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -25,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::body::Body;
 use crate::capture::Capture;
+use crate::clock::Moment;
 use crate::database::{SharedDatabase, is_open_elsewhere, lock};
 use crate::files::Included;
 use crate::header::DatabaseKind;
@@ -41,6 +44,7 @@ use looking::Look;
 use schedule::Schedule;
 use snapshots::Snapshot;
 use underway::Underway;
+use verified::Verified;
 
 pub use error::ReplicatorError;
 pub use report::Report;
@@ -100,7 +104,9 @@ pub struct Replicator<S> {
     snapshot: Option<Snapshot>,
     underway: Option<Underway>,
     beside: Beside,
-    pinned: Vec<PinName>,
+    /// The pins on this timeline, and when each was captured last.
+    pinned: BTreeMap<PinName, Moment>,
+    verified: Verified,
     looked_for_another: Instant,
     /// Something else than leases and events was shipped since.
     was_busy: bool,
@@ -151,7 +157,8 @@ impl<S: Store + Clone> Replicator<S> {
             snapshot: None,
             underway: None,
             beside: Beside::new(included),
-            pinned: Vec::new(),
+            pinned: BTreeMap::new(),
+            verified: Verified::default(),
             looked_for_another: Instant::now(),
             was_busy: false,
             without_log: None,

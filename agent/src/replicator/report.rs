@@ -1,5 +1,6 @@
 //! The **report**: metrics and status of one replicator.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -14,10 +15,12 @@ use crate::database::{Position, ReadObserver};
 use crate::merge::{MergeError, Merged};
 use crate::metrics::{Kind, Metrics, RevisionKind};
 use crate::object_name::ObjectName;
+use crate::pin::PinName;
 use crate::prune::Pruned;
 use crate::revision::Revision;
 use crate::status::{Phase, Status};
 use crate::store::StoreError;
+use crate::verify::record::Last;
 
 /// Tells what the replicator does.
 #[derive(Clone)]
@@ -100,6 +103,24 @@ impl Report {
         self.metrics.published(Kind::segment, uploaded.bytes);
         self.metrics.revision(RevisionKind::shipped, revision);
         self.status.send_modify(|status| status.revision = revision);
+    }
+
+    /// The pins that were asked for and are made.
+    pub(super) fn pins(&self, made: BTreeMap<PinName, Moment>) {
+        self.status.send_if_modified(|status| {
+            let news = status.pins != made;
+            status.pins = made;
+            news
+        });
+    }
+
+    /// What the last verification of this timeline came to.
+    pub(super) fn verified(&self, last: Option<Last>) {
+        self.metrics.verified(last.as_ref().map(|last| (last.at, last.problem.is_none())));
+        self.status.send_modify(|status| {
+            status.last_verify = last.as_ref().map(|last| last.at);
+            status.last_verify_result = last.map(|last| last.result());
+        });
     }
 
     /// Files were published.

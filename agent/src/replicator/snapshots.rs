@@ -34,8 +34,12 @@ impl<S: Store + Clone> Replicator<S> {
             self.finish_snapshot().await?;
         }
         let (Some(standing), None) = (self.log.standing(), &self.underway) else { return Ok(()) };
-        let wanted: Vec<PinRequest> =
-            rhythm.pins.iter().filter(|pin| !self.pinned.contains(&pin.name)).cloned().collect();
+        self.verifications(standing.timeline).await;
+        self.tell_pins(&rhythm.pins);
+        let now = self.log.capture.clock.now();
+        // One that must be captured later than now, where another's clock goes before ours, is waited for.
+        let wanted = |pin: &&PinRequest| !self.is_made(pin) && pin.is_met_by(now);
+        let wanted: Vec<PinRequest> = rhythm.pins.iter().filter(wanted).cloned().collect();
         let changed = self.snapshot.is_none_or(|snapshot| match look.position {
             Some(position) => position.live != snapshot.point.revision,
             None => snapshot.version != Some(look.version),
@@ -46,8 +50,16 @@ impl<S: Store + Clone> Replicator<S> {
         }
         if !changed {
             self.without_log = None;
+            let (met, unmet): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|pin| {
+                self.snapshot.is_some_and(|snapshot| pin.is_met_by(snapshot.point.captured))
+            });
             if let Some(snapshot) = self.snapshot {
-                self.pin(snapshot.point, &wanted).await?;
+                self.pin(snapshot.point, &met).await?;
+            }
+            // The same again, but captured when it was asked for.
+            if !unmet.is_empty() {
+                self.underway =
+                    Some(Underway::begin(&self.log.capture, database, standing, look.version, unmet));
             }
             return Ok(());
         }
@@ -84,8 +96,18 @@ impl<S: Store + Clone> Replicator<S> {
         for pin in pins {
             self.log.capture.pin(timeline, snapshot, pin).await?;
             tracing::info!(pin = %pin.name, revision = %snapshot.revision, "pinned");
-            self.pinned.push(pin.name.clone());
+            self.pinned.insert(pin.name.clone(), snapshot.captured);
         }
         Ok(())
+    }
+
+    fn is_made(&self, pin: &PinRequest) -> bool {
+        self.pinned.get(&pin.name).is_some_and(|captured| pin.is_met_by(*captured))
+    }
+
+    fn tell_pins(&self, asked: &[PinRequest]) {
+        let made = asked.iter().filter(|pin| self.is_made(pin));
+        let made = made.filter_map(|pin| self.pinned.get_key_value(&pin.name));
+        self.report.pins(made.map(|(name, captured)| (name.clone(), *captured)).collect());
     }
 }

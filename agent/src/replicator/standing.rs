@@ -6,7 +6,6 @@ use super::log::{Resumed, Standing};
 use super::schedule::Schedule;
 use super::snapshots::Snapshot;
 use super::{Replicator, ReplicatorError};
-use crate::continuity;
 use crate::database::SharedDatabase;
 use crate::metrics::Kind;
 use crate::store::Store;
@@ -23,6 +22,7 @@ impl<S: Store + Clone> Replicator<S> {
             Some(resumed) => self.resume(resumed).await?,
             None => self.begin(database).await?,
         };
+        self.pinned.clone_from(self.log.pinned());
         self.without_log = None;
         Ok(standing)
     }
@@ -36,13 +36,11 @@ impl<S: Store + Clone> Replicator<S> {
         });
         self.report.resumed(&resumed);
         self.resume_files(&resumed).await?;
-        self.pinned = resumed.pins;
         Ok(resumed.standing)
     }
 
     async fn begin(&mut self, database: &SharedDatabase) -> Result<Standing, ReplicatorError> {
         tracing::info!("a new timeline begins: the bucket holds none that this database goes on");
-        self.pinned.clear();
         let at = Instant::now();
         let published = self.log.begin(database).await;
         let published = published.inspect_err(|_| self.report.not_published(Kind::snapshot))?;
@@ -50,16 +48,5 @@ impl<S: Store + Clone> Replicator<S> {
         self.snapshot = Some(Snapshot { point: published.point, version: None, at });
         self.pruner.send_replace(Some(published.timeline));
         Ok(Standing::from(&published))
-    }
-
-    /// Finds out which files are on the timeline already.
-    async fn resume_files(&mut self, resumed: &Resumed) -> Result<(), ReplicatorError> {
-        let (Some(name), false) = (&resumed.files, self.beside.is_empty()) else { return Ok(()) };
-        let capture = &self.log.capture;
-        let metadata = capture.store.head(&capture.prefix.key(name)).await?.unwrap_or_default();
-        if let Some(digest) = continuity::digest(&metadata) {
-            self.beside.resumed(resumed.standing.timeline, digest);
-        }
-        Ok(())
     }
 }

@@ -56,6 +56,16 @@ pub enum AssemblyError {
         /// The object.
         key: String,
     },
+    /// Something that was asked for is not in the bucket.
+    #[error(
+        "what follows revision {reached} is missing: {key} is there, and no object leads to it; look for it in the bucket's older versions, or restore without it with --on-damage last-good"
+    )]
+    Gap {
+        /// Where the way ends.
+        reached: Revision,
+        /// The first object behind the gap.
+        key: String,
+    },
     /// An object of the seed format was refused.
     #[error("{key} {source}")]
     Seed {
@@ -113,7 +123,7 @@ impl AssemblyError {
     /// Whether one object is bad, and a restore may go around it.
     pub fn is_damage(&self) -> bool {
         match self {
-            Self::Unlinked { .. } => true,
+            Self::Unlinked { .. } | Self::Gap { .. } => true,
             Self::Object { source, .. } => {
                 matches!(
                     source,
@@ -126,7 +136,7 @@ impl AssemblyError {
 }
 
 /// What was assembled.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Assembled {
     /// The header of the snapshot it began with.
     pub header: Header,
@@ -134,6 +144,8 @@ pub struct Assembled {
     pub point: RestorePoint,
     /// What was asked for and is missing, and why.
     pub missing: Option<String>,
+    /// What was found to be bad, also where a way around it was found.
+    pub damage: Option<AssemblyError>,
     /// The revision that kine goes on from; `None` for a generic database.
     pub bumped_to: Option<Revision>,
 }
@@ -149,7 +161,13 @@ pub async fn assemble<S: Store + Clone>(
     progress: &Progress,
 ) -> Result<Assembled, AssemblyError> {
     let mut site = Site { store, keys, scratch, progress };
-    let mut missing = None;
+    let mut damage = check_gap(plan).err();
+    if on_damage == OnDamage::Fail
+        && let Some(gap) = damage
+    {
+        return Err(gap);
+    }
+    let mut missing = damage.as_ref().map(|gap| cause::chain(gap));
     // Where two writers went on from the same point, names do not tell which segments are whose.
     let followed = match plan.fork() {
         Some(_) => None,
@@ -159,13 +177,13 @@ pub async fn assemble<S: Store + Clone>(
         Some(Ok(followed)) => followed,
         Some(Err(error)) if !error.is_damage() => return Err(error),
         damaged => {
-            let damage = damaged.and_then(Result::err);
-            if let Some(error) = &damage {
+            let bad = damaged.and_then(Result::err);
+            if let Some(error) = &bad {
                 tracing::warn!(error = cause::chain(error), "an object is bad: looking for a way around it");
             }
-            let around = site.around(plan, damage, on_damage).await?;
-            missing = around.2;
-            (around.0, around.1)
+            let around = site.around(plan, bad, on_damage).await?;
+            (missing, damage) = (around.missing.or(missing), around.damage.or(damage));
+            (around.header, around.point)
         }
     };
     let path = scratch.to_owned();
@@ -177,7 +195,22 @@ pub async fn assemble<S: Store + Clone>(
         _ => soundness::check(&path).map(|_| None),
     });
     let bumped_to = bumped_to.await?;
-    Ok(Assembled { header, point, missing, bumped_to })
+    Ok(Assembled { header, point, missing, damage, bumped_to })
+}
+
+/// Refuses a plan that does not lead to all that was asked for.
+pub(super) fn check_gap(plan: &Plan) -> Result<(), AssemblyError> {
+    let reached = plan.newest().revision;
+    let gap = |gap: &Segment| AssemblyError::Gap { reached, key: gap.stored.key.clone() };
+    plan.gap.as_ref().map(gap).map_or(Ok(()), Err)
+}
+
+/// What was assembled around a bad object.
+struct Around {
+    header: Header,
+    point: RestorePoint,
+    missing: Option<String>,
+    damage: Option<AssemblyError>,
 }
 
 /// Where a database is assembled, and from what.
@@ -224,15 +257,16 @@ impl<S: Store + Clone> Site<'_, S> {
     async fn around(
         &mut self,
         plan: &Plan,
-        damage: Option<AssemblyError>,
+        mut damage: Option<AssemblyError>,
         on_damage: OnDamage,
-    ) -> Result<(Header, RestorePoint, Option<String>), AssemblyError> {
+    ) -> Result<Around, AssemblyError> {
         let (mut plan, mut from_older) = (plan.clone(), false);
         loop {
             let header = match self.snapshot(&plan).await {
                 Err(error) if error.is_damage() && on_damage == OnDamage::LastGood => {
                     let Some(older) = plan.from_older_snapshot() else { return Err(error) };
                     (plan, from_older) = (older, true);
+                    damage.get_or_insert(error);
                     continue;
                 }
                 header => header?,
@@ -245,18 +279,10 @@ impl<S: Store + Clone> Site<'_, S> {
                 Limit::Revision(limit) => end >= limit,
                 Limit::Moment(_) => plan.segments.last().is_none_or(|last| end >= last.to),
             };
-            let damage = match damage {
-                Some(damage) if !whole && on_damage == OnDamage::Fail => return Err(damage),
-                Some(damage) => cause::chain(&damage),
-                None if !whole && on_damage == OnDamage::Fail => {
-                    let key =
-                        plan.fork().map_or_else(|| plan.snapshot.1.key.clone(), |end| end.stored.key.clone());
-                    return Err(AssemblyError::Unlinked { key });
-                }
-                None => {
-                    "two agents wrote here, and their segments do not lead on from one another".to_owned()
-                }
-            };
+            if !whole && on_damage == OnDamage::Fail {
+                let fork = || plan.fork().map_or(&plan.snapshot.1, |end| &end.stored).key.clone();
+                return Err(damage.unwrap_or_else(|| AssemblyError::Unlinked { key: fork() }));
+            }
             let (header, point) = self.follow(&plan, plan.up_to_limit(&found)).await?;
             if whole {
                 if plan.fork().is_some() {
@@ -266,14 +292,18 @@ impl<S: Store + Clone> Site<'_, S> {
                 } else {
                     tracing::warn!(from_older, "a way around it was found: nothing is missing");
                 }
-                return Ok((header, point, None));
+                return Ok(Around { header, point, missing: None, damage });
             }
             let until = match plan.limit {
                 Limit::Revision(limit) => format!("revision {limit}"),
                 Limit::Moment(limit) => format!("{limit}"),
             };
-            let missing = format!("revisions after {} up to {until} are missing: {damage}", point.revision);
-            return Ok((header, point, Some(missing)));
+            let why = damage.as_ref().map_or_else(
+                || "two agents wrote here, and their segments do not lead on from one another".to_owned(),
+                |damage| cause::chain(damage),
+            );
+            let missing = format!("revisions after {} up to {until} are missing: {why}", point.revision);
+            return Ok(Around { header, point, missing: Some(missing), damage });
         }
     }
 
@@ -285,7 +315,7 @@ impl<S: Store + Clone> Site<'_, S> {
             let write = |source| AssemblyError::Write { path: path.clone(), source };
             let mut file = BufWriter::with_capacity(1 << 20, File::create(&path).map_err(write)?);
             let opened =
-                snapshot::open(&name, bar.reading(object), &keys.identities, keys.signer.as_ref(), &mut file);
+                snapshot::open(&name, bar.reading(object), &keys.identities, &keys.signers, &mut file);
             let (header, _) = opened.map_err(|source| match source {
                 OpenError::Io(source) if source.raw_os_error().is_some() => {
                     AssemblyError::Write { path: path.clone(), source }
@@ -300,7 +330,7 @@ impl<S: Store + Clone> Site<'_, S> {
 }
 
 /// The link that a snapshot's header tells.
-fn begin(header: &Header, revision: Revision) -> Link {
+pub(super) fn begin(header: &Header, revision: Revision) -> Link {
     Link { revision, chain: header.parent.unwrap_or_else(|| Chain::begin(&header.encode())) }
 }
 

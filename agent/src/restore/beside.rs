@@ -1,5 +1,6 @@
 //! Restoring the files **beside** the database.
 
+use std::fs::File;
 use std::io::{Seek as _, Write as _};
 use std::path::PathBuf;
 
@@ -42,6 +43,27 @@ pub enum BesideError {
     Files(#[from] FilesError),
 }
 
+/// The archive that belongs to a point, read to its end: the digest and the signature come last. Its key goes with it.
+pub(super) async fn fetch<S: Store>(
+    store: &S,
+    plan: &Plan,
+    point: RestorePoint,
+    keys: Keys,
+) -> Result<Option<(String, File)>, BesideError> {
+    let Some((name, stored)) = plan.files(point) else { return Ok(None) };
+    let object = store.get(&stored.key).await?;
+    blocking(move || {
+        let refused = |source| BesideError::Object { key: stored.key.clone(), source };
+        let io = |source| refused(OpenError::Io(source));
+        let mut archive = scratch::unnamed().map_err(io)?;
+        snapshot::open(&name, object, &keys.identities, &keys.signers, &mut archive).map_err(refused)?;
+        archive.flush().map_err(io)?;
+        archive.rewind().map_err(io)?;
+        Ok(Some((stored.key, archive)))
+    })
+    .await
+}
+
 /// Restores the files that belong to a point; what became of them, in words. `None` if the backup has none.
 pub(super) async fn restore<S: Store>(
     store: &S,
@@ -51,18 +73,10 @@ pub(super) async fn restore<S: Store>(
     beside: &Beside,
     now: Moment,
 ) -> Result<Option<String>, BesideError> {
-    let Some((name, stored)) = plan.files(point) else { return Ok(None) };
-    let object = store.get(&stored.key).await?;
-    let (beside, key) = (beside.clone(), stored.key);
+    let Some((key, archive)) = fetch(store, plan, point, keys).await? else { return Ok(None) };
+    let beside = beside.clone();
     blocking(move || {
-        let refused = |source| BesideError::Object { key: key.clone(), source };
-        let io = |source| refused(OpenError::Io(source));
-        // To its end first: the digest and the signature come last.
-        let mut archive = scratch::unnamed().map_err(io)?;
-        snapshot::open(&name, object, &keys.identities, keys.signer.as_ref(), &mut archive)
-            .map_err(refused)?;
-        archive.flush().map_err(io)?;
-        archive.rewind().map_err(io)?;
+        let io = |source| BesideError::Object { key: key.clone(), source: OpenError::Io(source) };
         std::fs::create_dir_all(&beside.root).map_err(io)?;
         let unpacked = beside.included.unpack(archive, &beside.root, now)?;
         let (written, unchanged) = (unpacked.written.len(), unpacked.unchanged.len());

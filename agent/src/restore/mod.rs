@@ -3,12 +3,15 @@
 
 pub mod assembly;
 pub mod beside;
+pub mod drill;
 mod fetch;
 pub mod placement;
 pub mod plan;
 mod route;
 pub mod seed;
 mod soundness;
+pub mod source;
+pub mod walk;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,12 +27,13 @@ use crate::key::Identities;
 use crate::pin::PinName;
 use crate::progress::Progress;
 use crate::revision::Revision;
-use crate::signing::Signer;
+use crate::signing::Signers;
 use crate::store::Store;
 use assembly::{Assembled, AssemblyError, OnDamage};
 use beside::{Beside, BesideError};
 use placement::PlacementError;
 use plan::{Plan, Target};
+use source::Source;
 
 /// A restore that the configuration file asks for, done once per id by `ensure`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -49,6 +53,9 @@ pub struct RestoreRequest {
     /// The point pinned under this name.
     #[serde(default)]
     pub pin: Option<PinName>,
+    /// Where it lies, if not in the agent's own backup.
+    #[serde(default)]
+    pub from: Option<Source>,
 }
 
 impl RestoreRequest {
@@ -68,8 +75,8 @@ impl RestoreRequest {
 pub struct Keys {
     /// What decrypts.
     pub identities: Arc<Identities>,
-    /// Whose signature they must bear; `None` takes unsigned ones too.
-    pub signer: Option<Signer>,
+    /// Whose signature they must bear; nobody named takes unsigned ones too.
+    pub signers: Signers,
 }
 
 /// Why nothing was restored; the target is as it was.
@@ -84,6 +91,16 @@ pub enum RestoreError {
     /// It could not be placed.
     #[error(transparent)]
     Placement(#[from] PlacementError),
+    /// It is another cluster's.
+    #[error(
+        "the backup is {found}'s, not {expected}'s: check the bucket and prefix that it is restored from; the target was not touched"
+    )]
+    Owner {
+        /// Whose it must be.
+        expected: Owner,
+        /// Whose the signed header says that it is.
+        found: String,
+    },
 }
 
 /// What is wanted beside the point itself.
@@ -97,6 +114,10 @@ pub struct Order {
     pub beside: Option<Beside>,
     /// What time it is.
     pub clock: Clock,
+    /// Whose backup it must be; `None` takes whatever the plan names.
+    pub owner: Option<Owner>,
+    /// The restored revision must rise above this one too.
+    pub above: Revision,
 }
 
 /// A restore that was done.
@@ -128,17 +149,27 @@ pub async fn carry_out<S: Store + Clone>(
     placement::check_unused(target)?;
     let seen = revision_seen(target).await;
     let scratch = placement::scratch_beside(target)?;
-    let highest = plan.highest_revision.max(seen);
+    let highest = plan.highest_revision.max(seen).max(order.above);
     let assembled =
         assembly::assemble(store, plan, keys.clone(), highest, scratch.path(), *on_damage, progress).await?;
+    check_owner(order.owner.as_ref(), assembled.header.owner.as_ref())?;
     // Before the database is placed: a control plane must not find it without them.
     let beside = match &order.beside {
         Some(beside) => beside::restore(store, plan, assembled.point, keys, beside, clock.now()).await?,
         None => None,
     };
     let kept = placement::place(scratch, target, clock.now())?;
-    let Assembled { header, point, missing, bumped_to } = assembled;
+    let Assembled { header, point, missing, bumped_to, .. } = assembled;
     Ok(Restored { point, goes_on_at: bumped_to, owner: header.owner, kept, missing, beside })
+}
+
+fn check_owner(expected: Option<&Owner>, found: Option<&Owner>) -> Result<(), RestoreError> {
+    let Some(expected) = expected else { return Ok(()) };
+    if found.is_some_and(|found| expected.is_same(found)) {
+        return Ok(());
+    }
+    let found = found.map_or_else(|| "nobody".to_owned(), ToString::to_string);
+    Err(RestoreError::Owner { expected: expected.clone(), found })
 }
 
 /// The highest revision that clients of the database at `target` have seen; zero if it cannot be told. It may be above

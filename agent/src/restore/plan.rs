@@ -58,6 +58,8 @@ pub struct Plan {
     pub point: RestorePoint,
     /// What the restored database must rise above.
     pub highest_revision: Revision,
+    /// Something between the point and this segment is missing, and was asked for.
+    pub gap: Option<Segment>,
     /// All that there is on the timeline, for when one of the objects above is bad.
     history: History,
 }
@@ -111,7 +113,13 @@ impl Plan {
     pub fn from_older_snapshot(&self) -> Option<Self> {
         let RestorePoint { revision, captured } = self.snapshot.0;
         let older = self.history.snapshots.range(..(revision, captured)).next_back()?;
-        Some(route(self.timeline, &self.history, owned(older), self.limit, self.highest_revision))
+        let plan = route(self.timeline, &self.history, owned(older), self.limit, self.highest_revision);
+        Some(Self { gap: self.gap.clone(), ..plan })
+    }
+
+    /// The newest point of the timeline.
+    pub fn newest(&self) -> RestorePoint {
+        self.history.newest().unwrap_or(self.point)
     }
 }
 
@@ -196,7 +204,12 @@ fn reach(timeline: Timeline, history: &History, target: &Target, highest_revisio
     };
     let mut snapshots = history.snapshots.iter().rev();
     let snapshot = snapshots.find(|((revision, captured), _)| reachable((*revision, *captured)))?;
-    let plan = route(timeline, history, owned(snapshot), limit, highest_revision);
+    let mut plan = route(timeline, history, owned(snapshot), limit, highest_revision);
+    plan.gap = match target {
+        Target::Latest => history.stranded().cloned(),
+        Target::At(moment) => history.stranded().filter(|segment| segment.captured <= *moment).cloned(),
+        Target::Revision(_) | Target::Pin(_) => None,
+    };
     // Where two writers went on from the same point, what only the other had written lies on no history that went on.
     let end = history.newest()?.revision.min(plan.point.revision);
     let reached = limit.revision().is_none_or(|limit| end >= limit);
@@ -242,7 +255,7 @@ fn route(
             Limit::Moment(_) => reached,
         };
     }
-    Plan { timeline, snapshot, segments, limit, point, highest_revision, history: history.clone() }
+    Plan { timeline, snapshot, segments, limit, point, highest_revision, gap: None, history: history.clone() }
 }
 
 #[cfg(test)]
@@ -326,5 +339,11 @@ mod tests {
         assert_eq!(planned(&catalogue, &Target::Latest), Some((10, vec![(10, 16)], 16)));
         assert_eq!(planned(&catalogue, &Target::Revision(18.into())), None);
         assert_eq!(catalogue.highest_revision(), Revision::from(18));
+        let gap =
+            |target: &Target| plan(&catalogue, target, None, "here").unwrap().gap.map(|gap| gap.to.number());
+        assert_eq!(gap(&Target::Latest), Some(18), "revision 17 is missing");
+        assert_eq!(gap(&Target::At(Moment::from_millis(5))), Some(18));
+        assert_eq!(gap(&Target::At(Moment::from_millis(100))), Some(18));
+        assert_eq!(gap(&Target::Revision(16.into())), None);
     }
 }

@@ -117,7 +117,7 @@ fn read(
     each: &mut dyn FnMut(Step) -> Result<(), Fault>,
 ) -> Result<crate::header::Header, Fault> {
     file.rewind().map_err(OpenError::Io)?;
-    segment::read(name, BufReader::new(file), &keys.identities, keys.signer.as_ref(), each)
+    segment::read(name, BufReader::new(file), &keys.identities, &keys.signers, each)
 }
 
 /// Searches the segments for the route from `start` to where the timeline ends, or to what was captured last on the way:

@@ -183,7 +183,9 @@ impl Plan {
         let is_deleted = |judged: &&Judged| matches!(judged.verdict, Verdict::Delete(_));
         let mut deletions: Vec<&Judged> = self.objects.iter().filter(is_deleted).collect();
         deletions.sort_by_key(|judged| match judged.name {
-            ObjectName::Pin { captured, .. } => (0, std::cmp::Reverse(captured.millis())),
+            ObjectName::Pin { captured, .. } | ObjectName::Verification { at: captured, .. } => {
+                (0, std::cmp::Reverse(captured.millis()))
+            }
             ObjectName::Segment { to, .. } => (1, std::cmp::Reverse(to.to_sql())),
             ObjectName::Files { captured, .. } => (2, std::cmp::Reverse(captured.millis())),
             ObjectName::Snapshot { captured, .. } => (3, std::cmp::Reverse(captured.millis())),

@@ -14,6 +14,7 @@ use vcluster_backup::restore::plan::Plan;
 use vcluster_backup::revision::Revision;
 use vcluster_backup::row::{self, Row};
 use vcluster_backup::segment::{self, Step};
+use vcluster_backup::signing::Signers;
 use vcluster_backup::snapshot;
 use vcluster_backup::timeline::Timeline;
 
@@ -40,7 +41,8 @@ impl Way {
         let object = world.store.object(&plan.snapshot.1.key).unwrap();
         let base = plan.snapshot_name();
         let (header, _) =
-            snapshot::open(&base, &object[..], &world.keys().identities, None, &mut out).unwrap();
+            snapshot::open(&base, &object[..], &world.keys().identities, &Signers::default(), &mut out)
+                .unwrap();
         let chain = header.parent.unwrap_or_else(|| Chain::begin(&header.encode()));
         let connection = Connection::open(&path).unwrap();
         connection.pragma_update(None, "synchronous", "OFF").unwrap();
@@ -62,7 +64,7 @@ impl Way {
             &segment.name(timeline),
             &object[..],
             &world.keys().identities,
-            None,
+            &Signers::default(),
             &mut |step| {
                 if let Step::Row(row, chain) = step {
                     if let Some(known) = known.get(&row.revision) {

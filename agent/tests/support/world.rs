@@ -19,6 +19,7 @@ use vcluster_backup::own_keys::OwnKeys;
 use vcluster_backup::replicator::ReplicatorError;
 use vcluster_backup::replicator::log::{Log, Shipped};
 use vcluster_backup::restore::Keys;
+use vcluster_backup::signing::Signers;
 use vcluster_backup::store::Store as _;
 use vcluster_backup::timeline::Timeline;
 
@@ -204,6 +205,9 @@ impl World {
     }
 
     pub fn keys(&self) -> Keys {
-        Keys { identities: Arc::new(Identities::from(vec![self.identity.clone()])), signer: None }
+        Keys {
+            identities: Arc::new(Identities::from(vec![self.identity.clone()])),
+            signers: Signers::default(),
+        }
     }
 }
