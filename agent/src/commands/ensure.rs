@@ -17,6 +17,7 @@ use crate::ensure::{Backup, Decision, OnUnreachable, Rules, Volume, decide};
 use crate::error::{self, Exit, VerbError};
 use crate::files::Included;
 use crate::header::DatabaseKind;
+use crate::host_secrets::HostSecrets;
 use crate::restore::assembly::OnDamage;
 use crate::restore::beside::Beside;
 use crate::restore::plan::{Target, plan};
@@ -139,7 +140,8 @@ async fn carry_out(
     let keys = await_keys(settings, place, host.as_ref(), done.as_deref()).await?;
     host::tell(host.as_ref(), "Restoring", &why, done.as_deref()).await;
     let included = Included::new(settings.include().iter().cloned(), Some(path))?;
-    let beside = Some(Beside { included, root: PathBuf::from("/") });
+    let secrets = host.as_ref().map(|host| HostSecrets::new(host, path));
+    let beside = Some(Beside { included, root: PathBuf::from("/"), secrets });
     let order = Order { target: path.to_owned(), on_damage, beside, clock: Clock::SYSTEM };
     let restored = match bring_back(place, &target, timeline, keys, &order).await {
         Ok(restored) => restored,

@@ -9,7 +9,8 @@ use crate::capture::blocking;
 use crate::catalogue::RestorePoint;
 use crate::clock::Moment;
 use crate::envelope::OpenError;
-use crate::files::{FilesError, Included};
+use crate::files::{FilesError, Included, Unpacked};
+use crate::host_secrets::{HostSecretError, HostSecrets};
 use crate::scratch;
 use crate::snapshot;
 use crate::store::{Store, StoreError};
@@ -21,6 +22,8 @@ pub struct Beside {
     pub included: Included,
     /// What their absolute paths are below of.
     pub root: PathBuf,
+    /// What must match them in the host cluster, if there is one.
+    pub secrets: Option<HostSecrets>,
 }
 
 /// Why files were not restored. The database was not placed.
@@ -40,6 +43,9 @@ pub enum BesideError {
     /// They could not be written.
     #[error(transparent)]
     Files(#[from] FilesError),
+    /// The host's Secrets hold others.
+    #[error(transparent)]
+    Secrets(#[from] HostSecretError),
 }
 
 /// Restores the files that belong to a point; what became of them, in words. `None` if the backup has none.
@@ -53,8 +59,8 @@ pub(super) async fn restore<S: Store>(
 ) -> Result<Option<String>, BesideError> {
     let Some((name, stored)) = plan.files(point) else { return Ok(None) };
     let object = store.get(&stored.key).await?;
-    let (beside, key) = (beside.clone(), stored.key);
-    blocking(move || {
+    let (files, key) = (beside.clone(), stored.key);
+    let unpacked = blocking(move || {
         let refused = |source| BesideError::Object { key: key.clone(), source };
         let io = |source| refused(OpenError::Io(source));
         // To its end first: the digest and the signature come last.
@@ -63,20 +69,29 @@ pub(super) async fn restore<S: Store>(
             .map_err(refused)?;
         archive.flush().map_err(io)?;
         archive.rewind().map_err(io)?;
-        std::fs::create_dir_all(&beside.root).map_err(io)?;
-        let unpacked = beside.included.unpack(archive, &beside.root, now)?;
-        let (written, unchanged) = (unpacked.written.len(), unpacked.unchanged.len());
-        let kept = match unpacked.kept.len() {
-            0 => String::new(),
-            kept => format!("; {kept} that differed are kept as NAME.before-restore-TIME"),
-        };
-        let skipped = match unpacked.skipped.len() {
-            0 => String::new(),
-            skipped => format!("; {skipped} were left out: name their paths with --include to bring them back"),
-        };
-        Ok(Some(format!(
-            "{written} files beside the database were written, {unchanged} were as they should be{kept}{skipped}"
-        )))
+        std::fs::create_dir_all(&files.root).map_err(io)?;
+        Ok::<_, BesideError>(files.included.unpack(archive, &files.root, now)?)
     })
-    .await
+    .await?;
+    let secrets = match &beside.secrets {
+        Some(secrets) => secrets.follow(&unpacked).await?,
+        None => None,
+    };
+    Ok(Some(told(&unpacked, secrets)))
+}
+
+fn told(unpacked: &Unpacked, secrets: Option<String>) -> String {
+    let (written, unchanged) = (unpacked.written.len(), unpacked.unchanged.len());
+    let kept = match unpacked.kept.len() {
+        0 => String::new(),
+        kept => format!("; {kept} that differed are kept as NAME.before-restore-TIME"),
+    };
+    let skipped = match unpacked.skipped.len() {
+        0 => String::new(),
+        skipped => format!("; {skipped} were left out: name their paths with --include to bring them back"),
+    };
+    let secrets = secrets.map(|secrets| format!("; {secrets}")).unwrap_or_default();
+    format!(
+        "{written} files beside the database were written, {unchanged} were as they should be{kept}{skipped}{secrets}"
+    )
 }
