@@ -58,20 +58,19 @@ impl Caller {
         Ok(took)
     }
 
-    /// Calls per second by so many callers at once.
-    #[allow(clippy::cast_precision_loss)] // counts of seconds fit 53 bits
-    pub async fn in_parallel(&mut self, callers: usize, spell: Duration) -> Result<f64> {
+    /// Calls by so many callers at once, and the time that they took together.
+    pub async fn in_parallel(&mut self, callers: usize, spell: Duration) -> Result<(u32, Duration)> {
         let begin = Instant::now();
         let calling = (0..callers).map(|_| async {
-            let mut calls = 0_usize;
+            let mut calls = 0;
             while begin.elapsed() < spell {
                 call(self.channel.clone(), self.request.clone()).await?;
                 calls += 1;
             }
             Ok::<_, anyhow::Error>(calls)
         });
-        let calls: usize = futures::future::try_join_all(calling).await?.into_iter().sum();
-        Ok(calls as f64 / begin.elapsed().as_secs_f64())
+        let calls = futures::future::try_join_all(calling).await?.into_iter().sum();
+        Ok((calls, begin.elapsed()))
     }
 }
 

@@ -11,6 +11,9 @@ use anyhow::{Context as _, Result, bail};
 const PROGRAMS: &str = "VCB_PROGRAMS";
 const PEER: &str = "VCB_FUNCTION_PEER";
 
+/// Linux counts so (USER_HZ).
+const TICK: Duration = Duration::from_millis(10);
+
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// It ends when it is dropped.
@@ -62,6 +65,18 @@ impl Contender {
         self.port
     }
 
+    /// How long it was on processors so far, all of its threads (utime and stime of /proc/PID/stat).
+    pub fn cpu(&self) -> Result<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
+        // After the name, which may hold blanks: the third field on, of which these are the fourteenth and fifteenth.
+        let fields: Vec<&str> =
+            stat.rsplit_once(')').context("no name")?.1.split_ascii_whitespace().collect();
+        let ticks = |field: usize| -> Result<u64> {
+            Ok(fields.get(field - 3).context("a short line of /proc/PID/stat")?.parse()?)
+        };
+        Ok(TICK * u32::try_from(ticks(14)? + ticks(15)?)?)
+    }
+
     /// The most memory that it ever had, bytes (VmHWM of /proc/PID/status).
     pub fn peak_memory(&self) -> Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
@@ -81,7 +96,9 @@ impl Drop for Contender {
 
 fn given(variable: &str) -> Result<PathBuf> {
     let value = std::env::var_os(variable);
-    value.map(PathBuf::from).with_context(|| format!("{variable} is not set: run `cargo xtask bench function`"))
+    value
+        .map(PathBuf::from)
+        .with_context(|| format!("{variable} is not set: run `cargo xtask bench function`"))
 }
 
 fn free() -> Result<u16> {

@@ -51,6 +51,8 @@ struct Figures {
     p99_micros: f64,
     /// By 16 callers on one connection, as Crossplane has it; the median of all turns.
     calls_per_second: f64,
+    /// On processors for each of these, microseconds: what else the machine does has little say in it.
+    cpu_micros: f64,
     peak_memory_bytes: u64,
     answer_bytes: usize,
 }
@@ -72,8 +74,8 @@ async fn main() -> ExitCode {
 async fn measured(args: &Args) -> Result<String> {
     let request = steady::request()?;
     eprintln!("RunFunction in this process");
-    let own = own_time::of(&request);
-    let mut contenders = [Contender::ours().await?, Contender::peer().await?];
+    let own = own_time::of(&request)?;
+    let contenders = [Contender::ours().await?, Contender::peer().await?];
     eprintln!("both over loopback, in {ROUNDS} turns");
     let mut callers = Vec::new();
     for contender in &contenders {
@@ -83,13 +85,18 @@ async fn measured(args: &Args) -> Result<String> {
     let mut figures = Vec::new();
     let mut took = [Vec::new(), Vec::new()];
     let mut rates = [Vec::new(), Vec::new()];
+    let mut cost = [(0, Duration::ZERO); 2];
     for _ in 0..ROUNDS {
         for (turn, caller) in callers.iter_mut().enumerate() {
             took[turn].extend(caller.one_by_one(CALLS).await?);
-            rates[turn].push(caller.in_parallel(CALLERS, SPELL).await?);
+            let before = contenders[turn].cpu()?;
+            let (calls, spell) = caller.in_parallel(CALLERS, SPELL).await?;
+            rates[turn].push(f64::from(calls) / spell.as_secs_f64());
+            cost[turn].0 += calls;
+            cost[turn].1 += contenders[turn].cpu()?.saturating_sub(before);
         }
     }
-    for (turn, contender) in contenders.iter_mut().enumerate() {
+    for (turn, contender) in contenders.iter().enumerate() {
         took[turn].sort_unstable();
         rates[turn].sort_by(f64::total_cmp);
         let micros = |share| percentile(&took[turn], share).as_secs_f64() * 1e6;
@@ -97,6 +104,7 @@ async fn measured(args: &Args) -> Result<String> {
             p50_micros: micros(50),
             p99_micros: micros(99),
             calls_per_second: rates[turn][ROUNDS / 2],
+            cpu_micros: (cost[turn].1 / cost[turn].0.max(1)).as_secs_f64() * 1e6,
             peak_memory_bytes: contender.peak_memory()?,
             answer_bytes: callers[turn].answer_bytes(),
         });
@@ -108,12 +116,14 @@ async fn measured(args: &Args) -> Result<String> {
     let mut table = Table::new(["with the Go SDK", "function-vcluster-backup"]);
     table.line("RunFunction itself, p50", "µs", [None, Some(own.p50_micros)]);
     table.line("RunFunction itself, p99", "µs", [None, Some(own.p99_micros)]);
+    table.line("RunFunction itself, on a processor", "µs", [None, Some(own.cpu_micros)]);
     let mut line = |name, unit, of: fn(&Figures) -> f64| {
         table.line(name, unit, [&peer, &ours].map(|figures| Some(of(figures))));
     };
     line("a call over loopback, p50", "µs", |figures| figures.p50_micros);
     line("a call over loopback, p99", "µs", |figures| figures.p99_micros);
     line("calls by 16 callers", "/s", |figures| figures.calls_per_second);
+    line("a call of these, on processors", "µs", |figures| figures.cpu_micros);
     line("most memory", "MiB", |figures| mebibytes(figures.peak_memory_bytes));
     line("answer", "kB", |figures| kilobytes(figures.answer_bytes));
     Ok(table.to_string())
