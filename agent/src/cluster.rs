@@ -1,5 +1,5 @@
 //! The **cluster**: the host's ConfigMap `<release>-backup-status`, in which the agent tells the composition function how
-//! it is doing. vcluster's own Role lets its pod write ConfigMaps of its namespace; nothing more is asked for.
+//! it is doing, and the way to the Secrets beside it. vcluster's own Role lets its pod write both in its namespace.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::header::Owner;
 
 /// Who owns the fields (server-side apply).
-const MANAGER: &str = "vcluster-backup";
+pub(crate) const MANAGER: &str = "vcluster-backup";
 
 /// Telling is a courtesy: a slow API server must not hold up anything.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -44,7 +44,9 @@ pub enum ClusterError {
 #[derive(Clone)]
 pub struct Cluster {
     config_maps: Api<ConfigMap>,
-    namespace: String,
+    pub(crate) client: Client,
+    pub(crate) namespace: String,
+    pub(crate) release: String,
     name: String,
 }
 
@@ -62,7 +64,9 @@ impl Cluster {
         let client = Client::try_from(config).map_err(|error| ClusterError::NoWay(error.into()))?;
         let namespace = owner.namespace().to_owned();
         let name = format!("{}-backup-status", owner.release());
-        Ok(Self { config_maps: Api::namespaced(client, &namespace), namespace, name })
+        let release = owner.release().to_owned();
+        let config_maps = Api::namespaced(client.clone(), &namespace);
+        Ok(Self { config_maps, client, namespace, release, name })
     }
 
     /// Tells all of `data`; what was told before and is not in it is gone.

@@ -216,6 +216,7 @@ fn of_beside(error: &BesideError) -> Exit {
         BesideError::Store(error) => of_store(error),
         BesideError::Object { source, .. } => of_open(source),
         BesideError::Files(error) => of_files(error),
+        BesideError::Secrets(_) => Exit::Failed,
     }
 }
 

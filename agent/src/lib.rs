@@ -8,8 +8,8 @@
 //!   [`signing`], [`chain`], [`header`], [`key`], [`envelope`], [`row`], [`segment`], [`snapshot`], [`catalogue`], [`retention`]
 //! - ports: [`store`] (S3), [`database`] (SQLite), [`scratch`], [`cluster`] (the host's API), [`cost`], [`metrics`],
 //!   [`status`], [`progress`]
-//! - work: [`continuity`], [`keyring`], [`body`], [`capture`], [`files`], [`merge`], [`prune`], [`restore`], [`verify`],
-//!   [`replicator`], [`ensure`]
+//! - work: [`continuity`], [`keyring`], [`body`], [`capture`], [`files`], [`host_secrets`], [`merge`], [`prune`],
+//!   [`restore`], [`verify`], [`replicator`], [`ensure`]
 //! - edge: [`args`] (as typed), [`point`], [`seed_args`], [`settings`] (resolved), [`commands`], [`listen`],
 //!   [`telemetry`], [`shutdown`], [`error`] (exit codes)
 
@@ -32,6 +32,7 @@ pub mod envelope;
 pub mod error;
 pub mod files;
 pub mod header;
+pub mod host_secrets;
 pub mod key;
 pub mod keyring;
 pub mod listen;

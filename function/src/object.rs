@@ -13,17 +13,32 @@ const EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// Reads a `Struct`; whole numbers become integers again.
 pub fn decode(object: &Struct) -> Value {
-    Value::Object(object.fields.iter().map(|(key, value)| (key.clone(), decode_value(value))).collect())
+    into_json(object.clone())
 }
 
-fn decode_value(value: &Proto) -> Value {
-    match &value.kind {
+/// The same of one that is not needed any more: its texts are moved, which is most of the work.
+pub fn into_json(object: Struct) -> Value {
+    Value::Object(object.fields.into_iter().map(|(key, value)| (key, decode_value(value))).collect())
+}
+
+/// Reads a part of a `Struct`; null where there is none.
+pub fn decode_at(object: &Struct, path: &[&str]) -> Value {
+    let Some((name, rest)) = path.split_first() else { return decode(object) };
+    match object.fields.get(*name) {
+        Some(value) if rest.is_empty() => decode_value(value.clone()),
+        Some(Proto { kind: Some(Kind::StructValue(object)) }) => decode_at(object, rest),
+        _ => Value::Null,
+    }
+}
+
+fn decode_value(value: Proto) -> Value {
+    match value.kind {
         None | Some(Kind::NullValue(_)) => Value::Null,
-        Some(Kind::BoolValue(flag)) => Value::Bool(*flag),
-        Some(Kind::NumberValue(number)) => decode_number(*number),
-        Some(Kind::StringValue(text)) => Value::String(text.clone()),
-        Some(Kind::StructValue(object)) => decode(object),
-        Some(Kind::ListValue(list)) => Value::Array(list.values.iter().map(decode_value).collect()),
+        Some(Kind::BoolValue(flag)) => Value::Bool(flag),
+        Some(Kind::NumberValue(number)) => decode_number(number),
+        Some(Kind::StringValue(text)) => Value::String(text),
+        Some(Kind::StructValue(object)) => into_json(object),
+        Some(Kind::ListValue(list)) => Value::Array(list.values.into_iter().map(decode_value).collect()),
     }
 }
 
@@ -141,6 +156,17 @@ mod tests {
         let object = json!({"replicas": 3, "ratio": 0.5, "big": 9_007_199_254_740_991_i64, "list": [1, "a", null, true]});
         assert_eq!(decode(&encode(&object)), object);
         assert_eq!(decode(&encode(&object))["replicas"].as_i64(), Some(3));
+    }
+
+    #[test]
+    fn a_part_is_read_as_the_whole_has_it() {
+        let object = encode(&json!({"status": {"conditions": [{"type": "Ready"}], "count": 3}}));
+        for path in [&["status", "conditions"][..], &["status", "count"], &["status"], &[]] {
+            assert_eq!(Some(&decode_at(&object, path)), at(&decode(&object), path), "{path:?}");
+        }
+        for path in [&["status", "count", "deeper"][..], &["spec"]] {
+            assert_eq!(decode_at(&object, path), Value::Null, "{path:?}");
+        }
     }
 
     #[test]

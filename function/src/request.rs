@@ -40,9 +40,8 @@ impl<'a> Required<'a> {
 impl From<RunFunctionRequest> for Request {
     fn from(request: RunFunctionRequest) -> Self {
         let observed = request.observed.unwrap_or_default();
-        let decode = |resource: Option<prost_types::Struct>| {
-            resource.as_ref().map_or_else(|| json!({}), object::decode)
-        };
+        let decode =
+            |resource: Option<prost_types::Struct>| resource.map_or_else(|| json!({}), object::into_json);
         let credentials = request.credentials.into_iter().filter_map(|(name, credentials)| {
             let Source::CredentialData(data) = credentials.source?;
             Some((name, data.data))
@@ -51,7 +50,7 @@ impl From<RunFunctionRequest> for Request {
             (name, resources.items.into_iter().map(|item| decode(item.resource)).collect())
         });
         Self {
-            input: request.input.as_ref().map(object::decode),
+            input: request.input.map(object::into_json),
             composite: decode(observed.composite.and_then(|composite| composite.resource)),
             observed: observed
                 .resources

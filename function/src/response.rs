@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use vcluster_backup_proto::v1::{
     self, Ready, Requirements, Resource, ResourceSelector, RunFunctionRequest, RunFunctionResponse, Severity,
     State, Target, resource_selector::Match,
@@ -23,12 +23,16 @@ pub struct Response {
     answer: RunFunctionResponse,
     /// Desired state as it came.
     given: State,
-    /// The XR as observed: what it said before.
+    /// The XR as observed, with nothing but its conditions: what it said before.
     before: Value,
     conditions: BTreeMap<Kind, Condition>,
     own: BTreeSet<String>,
     withheld: bool,
     refused: bool,
+}
+
+fn remembered(xr: &prost_types::Struct) -> Value {
+    json!({"status": {"conditions": object::decode_at(xr, &["status", "conditions"])}})
 }
 
 impl Response {
@@ -50,7 +54,7 @@ impl Response {
             given,
             before: composite
                 .and_then(|composite| composite.resource.as_ref())
-                .map_or(Value::Null, object::decode),
+                .map_or(Value::Null, remembered),
             conditions: BTreeMap::new(),
             own: BTreeSet::new(),
             withheld: false,
@@ -123,7 +127,7 @@ impl Response {
     pub fn set_status(&mut self, status: Map<String, Value>) {
         let composite = self.answer.desired.get_or_insert_default().composite.get_or_insert_default();
         let mut desired =
-            composite.resource.as_ref().map_or_else(|| Value::Object(Map::new()), object::decode);
+            composite.resource.take().map_or_else(|| Value::Object(Map::new()), object::into_json);
         if !desired["status"].is_object() {
             desired["status"] = Value::Object(Map::new());
         }

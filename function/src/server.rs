@@ -14,6 +14,7 @@ use prost::Message;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -163,7 +164,7 @@ pub async fn run(
     for service in [V1, V1BETA1] {
         health.set_service_status(service, ServingStatus::Serving).await;
     }
-    let runner = Runner(function);
+    let runner = Runner::new(function);
     let v1 = ServerV1::new(runner.clone()).max_decoding_message_size(max_request_bytes);
     let v1beta1 = ServerV1Beta1::new(runner).max_decoding_message_size(max_request_bytes);
     let router = tonic::transport::Server::builder()
@@ -284,15 +285,32 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
 
 /// The function under both names of the protocol.
 #[derive(Clone)]
-struct Runner(Function);
+struct Runner {
+    function: Function,
+    /// As many passes at once as there are processors: they compute, so more would only wait for each other, each with
+    /// a thread and a heap of its own.
+    turns: Arc<Semaphore>,
+}
 
 impl Runner {
+    fn new(function: Function) -> Self {
+        // Two at least: one that does not end must not keep the others.
+        let turns = std::thread::available_parallelism().map_or(2, |processors| processors.get().max(2));
+        Self { function, turns: Arc::new(Semaphore::new(turns)) }
+    }
+
     /// A thread of its own: the function computes and never waits, and a panic in it ends this call alone.
     async fn run(&self, request: v1::RunFunctionRequest) -> Result<v1::RunFunctionResponse, Status> {
         let began = Instant::now();
         let tag = request.meta.as_ref().map(|meta| meta.tag.clone()).unwrap_or_default();
-        let function = Arc::clone(&self.0);
-        let answer = tokio::task::spawn_blocking(move || function(request)).await;
+        let turn = Arc::clone(&self.turns).acquire_owned().await;
+        let function = Arc::clone(&self.function);
+        let answer = tokio::task::spawn_blocking(move || {
+            let answer = function(request);
+            drop(turn);
+            answer
+        });
+        let answer = answer.await;
         tracing::debug!(tag, took_micros = began.elapsed().as_micros(), answered = answer.is_ok(), "called");
         answer.map_err(|_| Status::internal("a defect of function-vcluster-backup: its log says where"))
     }

@@ -1,39 +1,89 @@
-//! The **bench** task: builds the programs and lets `xtask/bench` measure them against litestream.
+//! The **bench** task: builds the programs and measures them beside their peers. Two parts: the function (`xtask/bench/function`)
+//! beside Crossplane's official Go SDK, the agent (`xtask/bench`) beside litestream.
 
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::ValueEnum;
 
+use crate::tools::go;
 use crate::workspace;
 
 /// What `cargo xtask bench` was asked.
 #[derive(clap::Args)]
 pub struct Args {
-    /// One JSON document on stdout in place of the table
+    /// Which part; both if none is named
+    #[arg(value_enum)]
+    part: Option<Part>,
+    /// One JSON document a part on stdout in place of the table
     #[arg(long)]
     json: bool,
-    /// Measure the release build, which takes many minutes to make the first time
+    /// Measure the agent's release build, which takes many minutes to make the first time; the function's is the release
+    /// build always
     #[arg(long)]
     release: bool,
 }
 
-/// The task itself; the exit code is the bench's.
+/// A part of the bench.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// RunFunction beside the same composition in Go; about a minute
+    Function,
+    /// The agent beside no agent and litestream; about six minutes
+    Agent,
+}
+
+/// The task itself; the exit code is the worst of the parts.
 pub fn run(args: &Args) -> Result<ExitCode> {
-    eprintln!("building the programs (a few minutes the first time)");
-    // The whole workspace: another selection would mean other features of shared dependencies, and a second build.
-    let mut cargo = workspace::cargo(&["build", "--workspace", "--all-targets"]);
-    let mut profile = "debug";
-    if args.release {
-        cargo.arg("--release");
-        profile = "release";
+    let mut code = ExitCode::SUCCESS;
+    for part in [Part::Function, Part::Agent] {
+        if args.part.is_some_and(|only| only != part) {
+            continue;
+        }
+        let mut bench = match part {
+            Part::Function => function()?,
+            Part::Agent => agent(args.release)?,
+        };
+        let measured =
+            bench.args(args.json.then_some("--json")).status().context("cannot start the bench")?;
+        if !measured.success() {
+            code = ExitCode::FAILURE;
+        }
     }
-    let built = cargo.status().context("cannot start cargo")?;
+    Ok(code)
+}
+
+fn function() -> Result<Command> {
+    let bench = "vcluster-backup-bench-function";
+    let programs = build(&["--release", "--bin", "function-vcluster-backup", "--bin", bench], "release")?;
+    eprintln!("building the peer");
+    let peer = programs.join("function-peer");
+    if let Err(why) = go::build_own(&workspace::root().join("xtask/bench/peer"), &peer) {
+        bail!("the peer, xtask/bench/peer, cannot be built: {why}");
+    }
+    let mut command = Command::new(programs.join(bench));
+    command.env("VCB_PROGRAMS", &programs).env("VCB_FUNCTION_PEER", peer);
+    Ok(command)
+}
+
+fn agent(release: bool) -> Result<Command> {
+    let programs = if release {
+        build(&["--all-targets", "--release"], "release")?
+    } else {
+        build(&["--all-targets"], "debug")?
+    };
+    let mut command = Command::new(programs.join("vcluster-backup-bench"));
+    command.env("VCB_PROGRAMS", &programs);
+    Ok(command)
+}
+
+/// Builds with these arguments; the folder of the programs. The whole workspace is selected: another selection would mean
+/// other features of shared dependencies, and a second build.
+fn build(args: &[&str], profile: &str) -> Result<PathBuf> {
+    eprintln!("building the programs (a few minutes the first time)");
+    let mut cargo = workspace::cargo(&["build", "--workspace"]);
+    let built = cargo.args(args).status().context("cannot start cargo")?;
     ensure!(built.success(), "cargo build: {built}");
-    let programs = workspace::target().join(profile);
-    let measured = Command::new(programs.join("vcluster-backup-bench"))
-        .args(args.json.then_some("--json"))
-        .env("VCB_PROGRAMS", &programs)
-        .status()
-        .context("cannot start the bench")?;
-    Ok(if measured.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(workspace::target().join(profile))
 }

@@ -27,7 +27,7 @@ struct Cli {
 enum Task {
     /// Tell the main job as a story: claim, backup, loss, restore; needs Rust alone
     Demo,
-    /// Measure the agent beside litestream on real kine and MinIO, some six minutes
+    /// Measure the function beside Crossplane's Go SDK, and the agent beside litestream; some ten minutes
     Bench(bench::Args),
     /// Install the pinned real components into the user's cache folder
     Tools(tools::Args),

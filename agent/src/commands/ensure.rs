@@ -18,6 +18,7 @@ use crate::ensure::{Backup, Decision, OnUnreachable, Rules, Volume, decide};
 use crate::error::{self, Exit, VerbError};
 use crate::files::Included;
 use crate::header::DatabaseKind;
+use crate::host_secrets::HostSecrets;
 use crate::restore::assembly::OnDamage;
 use crate::restore::beside::Beside;
 use crate::restore::plan::{Target, plan};
@@ -199,10 +200,11 @@ async fn fetch(
     let keys = origin.keys(settings).await?.ok_or_else(no_identity)?;
     host::tell(handover.host, "Restoring", &wanted.why, handover.done).await;
     let included = Included::new(settings.include().iter().cloned(), Some(path))?;
+    let secrets = handover.host.map(|host| HostSecrets::new(host, path));
     let order = Order {
         target: path.to_owned(),
         on_damage,
-        beside: Some(Beside { included, root: PathBuf::from("/") }),
+        beside: Some(Beside { included, root: PathBuf::from("/"), secrets }),
         clock: Clock::SYSTEM,
         owner: origin.place.owner.clone(),
         above: origin.above,

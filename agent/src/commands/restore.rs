@@ -76,10 +76,10 @@ pub(super) async fn run(settings: &Settings, flags: args::Restore) -> anyhow::Re
 fn beside(settings: &Settings, output: &Path) -> anyhow::Result<Beside> {
     if !settings.include().is_empty() {
         let included = Included::new(settings.include().iter().cloned(), Some(output))?;
-        return Ok(Beside { included, root: PathBuf::from("/") });
+        return Ok(Beside { included, root: PathBuf::from("/"), secrets: None });
     }
     let included = Included::new([PathBuf::from("/")], None)?;
-    Ok(Beside { included, root: with_suffix(output, ".files") })
+    Ok(Beside { included, root: with_suffix(output, ".files"), secrets: None })
 }
 
 async fn restore_seed(

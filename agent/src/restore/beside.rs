@@ -10,7 +10,8 @@ use crate::capture::blocking;
 use crate::catalogue::RestorePoint;
 use crate::clock::Moment;
 use crate::envelope::OpenError;
-use crate::files::{FilesError, Included};
+use crate::files::{FilesError, Included, Unpacked};
+use crate::host_secrets::{HostSecretError, HostSecrets};
 use crate::scratch;
 use crate::snapshot;
 use crate::store::{Store, StoreError};
@@ -22,6 +23,8 @@ pub struct Beside {
     pub included: Included,
     /// What their absolute paths are below of.
     pub root: PathBuf,
+    /// What must match them in the host cluster, if there is one.
+    pub secrets: Option<HostSecrets>,
 }
 
 /// Why files were not restored. The database was not placed.
@@ -41,6 +44,9 @@ pub enum BesideError {
     /// They could not be written.
     #[error(transparent)]
     Files(#[from] FilesError),
+    /// The host's Secrets hold others.
+    #[error(transparent)]
+    Secrets(#[from] HostSecretError),
 }
 
 /// The archive that belongs to a point, read to its end: the digest and the signature come last. Its key goes with it.
@@ -74,23 +80,32 @@ pub(super) async fn restore<S: Store>(
     now: Moment,
 ) -> Result<Option<String>, BesideError> {
     let Some((key, archive)) = fetch(store, plan, point, keys).await? else { return Ok(None) };
-    let beside = beside.clone();
-    blocking(move || {
+    let files = beside.clone();
+    let unpacked = blocking(move || {
         let io = |source| BesideError::Object { key: key.clone(), source: OpenError::Io(source) };
-        std::fs::create_dir_all(&beside.root).map_err(io)?;
-        let unpacked = beside.included.unpack(archive, &beside.root, now)?;
-        let (written, unchanged) = (unpacked.written.len(), unpacked.unchanged.len());
-        let kept = match unpacked.kept.len() {
-            0 => String::new(),
-            kept => format!("; {kept} that differed are kept as NAME.before-restore-TIME"),
-        };
-        let skipped = match unpacked.skipped.len() {
-            0 => String::new(),
-            skipped => format!("; {skipped} were left out: name their paths with --include to bring them back"),
-        };
-        Ok(Some(format!(
-            "{written} files beside the database were written, {unchanged} were as they should be{kept}{skipped}"
-        )))
+        std::fs::create_dir_all(&files.root).map_err(io)?;
+        Ok::<_, BesideError>(files.included.unpack(archive, &files.root, now)?)
     })
-    .await
+    .await?;
+    let secrets = match &beside.secrets {
+        Some(secrets) => secrets.follow(&unpacked).await?,
+        None => None,
+    };
+    Ok(Some(told(&unpacked, secrets)))
+}
+
+fn told(unpacked: &Unpacked, secrets: Option<String>) -> String {
+    let (written, unchanged) = (unpacked.written.len(), unpacked.unchanged.len());
+    let kept = match unpacked.kept.len() {
+        0 => String::new(),
+        kept => format!("; {kept} that differed are kept as NAME.before-restore-TIME"),
+    };
+    let skipped = match unpacked.skipped.len() {
+        0 => String::new(),
+        skipped => format!("; {skipped} were left out: name their paths with --include to bring them back"),
+    };
+    let secrets = secrets.map(|secrets| format!("; {secrets}")).unwrap_or_default();
+    format!(
+        "{written} files beside the database were written, {unchanged} were as they should be{kept}{skipped}{secrets}"
+    )
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: the agent, no agent and litestream side by side on this machine, in one run, on real kine and
+//! `cargo xtask bench agent`: the agent, no agent and litestream side by side on this machine, in one run, on real kine and
 //! MinIO. Absolute figures are the machine's; the ratios are what carries over.
 
 #![forbid(unsafe_code)]
@@ -20,7 +20,7 @@ use table::Table;
 
 /// The agent, no agent and litestream side by side; about six minutes.
 #[derive(Parser)]
-#[command(name = "cargo xtask bench", max_term_width = 110)]
+#[command(name = "cargo xtask bench agent", max_term_width = 110)]
 struct Args {
     /// One JSON document on stdout in place of the table
     #[arg(long)]
@@ -74,7 +74,7 @@ impl Figures {
     }
 
     #[allow(clippy::cast_precision_loss)] // bytes and counts of a bench fit 53 bits
-    fn to_table(&self) -> Table {
+    fn to_table(&self) -> Table<3> {
         let mut table = Table::new(["kine alone", "with the agent", "with litestream"]);
         let writes = |of: fn(&Writes) -> f64| {
             [&self.alone, &self.agent.0, &self.litestream.0].map(|writes| Some(of(writes)))

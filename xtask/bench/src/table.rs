@@ -2,23 +2,23 @@
 
 use std::fmt;
 
-/// A table that grows by lines.
-pub struct Table {
-    lines: Vec<[String; 4]>,
+/// A table that grows by lines, of so many contenders.
+pub struct Table<const N: usize> {
+    /// Name and figures.
+    lines: Vec<(String, [String; N])>,
 }
 
-impl Table {
+impl<const N: usize> Table<N> {
     /// With these columns after the first.
-    pub fn new(columns: [&str; 3]) -> Self {
-        let [a, b, c] = columns.map(str::to_owned);
-        Self { lines: vec![[String::new(), a, b, c]] }
+    pub fn new(columns: [&str; N]) -> Self {
+        Self { lines: vec![(String::new(), columns.map(str::to_owned))] }
     }
 
     /// A figure of each contender; the first that there is, is the measure for those after it.
-    pub fn line(&mut self, name: &str, unit: &str, figures: [Option<f64>; 3]) {
+    pub fn line(&mut self, name: &str, unit: &str, figures: [Option<f64>; N]) {
         let measure = figures.iter().flatten().next().copied();
         let mut is_first = true;
-        let [a, b, c] = figures.map(|figure| {
+        let written = figures.map(|figure| {
             let Some(figure) = figure else { return "–".to_owned() };
             let written = format!("{} {unit}", rounded(figure)).trim_end().to_owned();
             if std::mem::take(&mut is_first) {
@@ -29,17 +29,23 @@ impl Table {
                 _ => written,
             }
         });
-        self.lines.push([name.to_owned(), a, b, c]);
+        self.lines.push((name.to_owned(), written));
     }
 }
 
-impl fmt::Display for Table {
+impl<const N: usize> fmt::Display for Table<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let width =
-            |column: usize| self.lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-        let widths: [usize; 4] = std::array::from_fn(width);
-        for [name, a, b, c] in &self.lines {
-            writeln!(f, "{name:0$}  {a:>1$}  {b:>2$}  {c:>3$}", widths[0], widths[1], widths[2], widths[3])?;
+        let width = |text: &String| text.chars().count();
+        let names = self.lines.iter().map(|(name, _)| width(name)).max().unwrap_or(0);
+        let widths: [usize; N] = std::array::from_fn(|column| {
+            self.lines.iter().map(|(_, figures)| width(&figures[column])).max().unwrap_or(0)
+        });
+        for (name, figures) in &self.lines {
+            write!(f, "{name:names$}")?;
+            for (figure, width) in figures.iter().zip(widths) {
+                write!(f, "  {figure:>width$}")?;
+            }
+            writeln!(f)?;
         }
         Ok(())
     }

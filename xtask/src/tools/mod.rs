@@ -2,7 +2,7 @@
 
 mod cache;
 mod debian;
-mod go;
+pub mod go;
 mod wheel;
 
 use std::path::PathBuf;
