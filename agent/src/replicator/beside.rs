@@ -3,8 +3,10 @@
 use std::io::Seek as _;
 use std::time::{Duration, Instant};
 
-use super::ReplicatorError;
+use super::log::Resumed;
+use super::{Replicator, ReplicatorError};
 use crate::capture::{Capture, blocking};
+use crate::continuity;
 use crate::files::{FilesError, Fingerprint, Included};
 use crate::scratch;
 use crate::signing::Digest;
@@ -88,5 +90,18 @@ impl Beside {
             tracing::warn!(error = problem, "the files beside the database are not backed up");
             self.problem = Some(problem);
         }
+    }
+}
+
+impl<S: Store + Clone> Replicator<S> {
+    /// Finds out which files are on the timeline already.
+    pub(super) async fn resume_files(&mut self, resumed: &Resumed) -> Result<(), ReplicatorError> {
+        let (Some(name), false) = (&resumed.files, self.beside.is_empty()) else { return Ok(()) };
+        let capture = &self.log.capture;
+        let metadata = capture.store.head(&capture.prefix.key(name)).await?.unwrap_or_default();
+        if let Some(digest) = continuity::digest(&metadata) {
+            self.beside.resumed(resumed.standing.timeline, digest);
+        }
+        Ok(())
     }
 }

@@ -6,7 +6,6 @@ use super::log::{Resumed, Standing};
 use super::schedule::Schedule;
 use super::snapshots::Snapshot;
 use super::{Replicator, ReplicatorError};
-use crate::continuity;
 use crate::database::SharedDatabase;
 use crate::metrics::Kind;
 use crate::store::Store;
@@ -50,16 +49,5 @@ impl<S: Store + Clone> Replicator<S> {
         self.snapshot = Some(Snapshot { point: published.point, version: None, at });
         self.pruner.send_replace(Some(published.timeline));
         Ok(Standing::from(&published))
-    }
-
-    /// Finds out which files are on the timeline already.
-    async fn resume_files(&mut self, resumed: &Resumed) -> Result<(), ReplicatorError> {
-        let (Some(name), false) = (&resumed.files, self.beside.is_empty()) else { return Ok(()) };
-        let capture = &self.log.capture;
-        let metadata = capture.store.head(&capture.prefix.key(name)).await?.unwrap_or_default();
-        if let Some(digest) = continuity::digest(&metadata) {
-            self.beside.resumed(resumed.standing.timeline, digest);
-        }
-        Ok(())
     }
 }
