@@ -302,6 +302,18 @@ impl History {
         oldest.map(|(revision, captured)| RestorePoint { revision: *revision, captured: *captured })
     }
 
+    /// The oldest snapshot from which the log leads to the newest point: every revision since can be restored, of those before
+    /// only what snapshots hold. A database that has no revisions has no log.
+    pub fn unbroken_from(&self) -> Option<RestorePoint> {
+        let newest = self.newest()?.revision;
+        let leads =
+            |revision: Revision| self.chain(revision).last().map_or(revision, |segment| segment.to) >= newest;
+        let points = self.snapshots.keys().filter(|(revision, _)| *revision > Revision::ZERO);
+        let mut points =
+            points.map(|(revision, captured)| RestorePoint { revision: *revision, captured: *captured });
+        points.find(|point| leads(point.revision))
+    }
+
     /// Bytes of all its objects.
     pub fn bytes(&self) -> u64 {
         let snapshots = self.snapshots.values().map(|stored| stored.size);

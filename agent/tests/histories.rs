@@ -17,6 +17,7 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use rusqlite::Connection;
 use support::model::{self, History, State};
@@ -28,6 +29,7 @@ use vcluster_backup::catalogue::Catalogue;
 use vcluster_backup::progress::Progress;
 use vcluster_backup::restore::assembly::{OnDamage, assemble};
 use vcluster_backup::restore::plan::{Plan, Target, plan};
+use vcluster_backup::retention::Retention;
 use vcluster_backup::revision::Revision;
 
 /// The issue is decided by numbers: so many revisions are restored at least.
@@ -52,7 +54,12 @@ fn assert_same(found: &State, expected: &State, what: &str) {
 async fn check(world: &World) -> u64 {
     let catalogue = world.catalogue();
     let (mut way, mut count): (Option<Way>, u64) = (None, 0);
-    let must = |revision: i64| world.shipped.values().any(|(from, to)| (*from..=*to).contains(&revision));
+    let window = world.retention.and_then(|rules| Some(world.captured.values().max()?.minus(rules.window)));
+    let must = |revision: i64| {
+        world.shipped.values().any(|(from, to)| (*from..=*to).contains(&revision))
+            && window
+                .is_none_or(|from| world.captured.get(&revision).is_some_and(|captured| *captured > from))
+    };
     for (revision, expected) in &world.states {
         let target = Target::Revision(Revision::from_sql(*revision));
         let planned = match plan(&catalogue, &target, None, "the bucket") {
@@ -151,6 +158,9 @@ fn fork(world: &World, seed: u64) -> World {
         agent: None,
         states: world.states.clone(),
         shipped: BTreeMap::new(),
+        captured: BTreeMap::new(),
+        retention: None,
+        pruned: 0,
         seen: Vec::new(),
     }
 }
@@ -215,12 +225,33 @@ fn number(name: &str) -> Option<u64> {
 }
 
 fn run(seed: u64) -> u64 {
+    live(seed, None).0
+}
+
+/// A whole history, pruned now and then if there are rules; how many points were restored and how many objects pruned.
+fn live(seed: u64, retention: Option<Retention>) -> (u64, usize) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut world = World::new(seed);
+    world.retention = retention;
     runtime.block_on(async {
         world.live().await;
-        check(&world).await
+        (check(&world).await, world.pruned)
     })
+}
+
+/// Beside an agent that crashes, merges and loses answers, and broken off with it.
+#[test]
+fn every_revision_of_the_window_comes_back_after_pruning() {
+    let (mut points, mut pruned) = (0, 0);
+    for seed in 1..=40 {
+        let window = Duration::from_mins([1, 10, 60, 600][usize::try_from(seed % 4).unwrap()]);
+        let last = u32::try_from(seed % 3).unwrap();
+        let rules = Retention { window, last, hourly: last, daily: 1, weekly: 0, monthly: 0 };
+        let done = live(seed, Some(rules));
+        (points, pruned) = (points + done.0, pruned + done.1);
+    }
+    println!("{points} restore points of 40 random histories, {pruned} objects pruned");
+    assert!(points > 1000 && pruned > 1000, "{points} points, {pruned} objects pruned");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use support::{BUCKET, Bench, finish};
 use vcluster_backup_tests::kine_shaped;
-use vcluster_backup_tests::s3::SECRET_KEY;
+use vcluster_backup_tests::s3::{Fault, SECRET_KEY};
 
 /// Every file below a folder, with its bytes.
 fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
@@ -244,6 +244,76 @@ async fn a_database_in_use_is_not_replaced() {
         .refused(1, &["state.db is in use", "stop the control plane"]);
     load.stop().unwrap();
     bench.restore("state.db", &["--force"]).await.ended(0);
+}
+
+/// What is deleted is told before and after, and a policy that lets nothing be deleted is told with the way out.
+#[tokio::test]
+async fn prune_says_what_it_could_not_delete() {
+    let bench = Bench::new().await;
+    let database = bench.path("state.db");
+    kine_shaped::create(&database, 10, 10).unwrap();
+    let mut snapshots = Vec::new();
+    for number in 0..3 {
+        kine_shaped::put(&database, "/registry/pods/x", &[number]).unwrap();
+        snapshots.push(bench.snapshot(&database, &[]).await);
+    }
+    let keys = || bench.s3.keys(BUCKET).unwrap();
+    let before = keys();
+    let none =
+        "--pitr-window=0s --keep-last=1 --keep-hourly=0 --keep-daily=0 --keep-weekly=0 --keep-monthly=0";
+    let prune: Vec<&str> = ["prune"].into_iter().chain(none.split(' ')).collect();
+    let with = |more: &'static [&'static str]| [&prune[..], more].concat();
+    let told = bench.run(&with(&["--dry-run", "--json"])).await.ended(0).json();
+    assert_eq!(keys(), before, "a dry run deletes nothing");
+    let action = |key: &str| {
+        let objects = told["objects"].as_array().unwrap();
+        objects.iter().find(|object| object["key"] == key).unwrap()["action"].clone()
+    };
+    let actions: Vec<_> = snapshots.iter().map(|key| action(key)).collect();
+    assert_eq!(actions, ["delete", "delete", "keep"]);
+    // The first refusal tells enough.
+    bench.s3.fail(|method, _| method == "DELETE", Fault::Refuse("AccessDenied"));
+    let refused = bench.run(&prune).await;
+    assert!(refused.stderr.contains("0 of 2 objects deleted"), "{}", refused.stderr);
+    refused.refused(1, &[&snapshots[1], "AccessDenied", "AppendOnly", "--append-only"]);
+    assert_eq!(keys(), before);
+    // One that is refused by itself stops no other.
+    bench.s3.fail(
+        |method, uri| method == "DELETE" && uri.contains("/snapshot/"),
+        Fault::Slow(std::time::Duration::ZERO),
+    );
+    bench.s3.fail(|method, _| method == "DELETE", Fault::Refuse("AccessDenied"));
+    bench.run(&prune).await.refused(1, &["1 of 2 objects deleted", &snapshots[0]]);
+    assert_eq!(keys().len(), before.len() - 1);
+    bench.run(&prune).await.refused(0, &["1 of 1 objects deleted"]);
+    bench.restore("out.db", &[]).await.ended(0);
+}
+
+#[tokio::test]
+async fn prune_has_nothing_to_do_twice() {
+    let bench = Bench::new().await;
+    let database = bench.path("state.db");
+    bench.run(&["prune"]).await.refused(0, &["nothing to prune"]);
+    kine_shaped::create(&database, 10, 10).unwrap();
+    bench.snapshot(&database, &["--name", "kept"]).await;
+    kine_shaped::put(&database, "/registry/pods/x", b"1").unwrap();
+    bench.snapshot(&database, &["--name", "over", "--keep", "1s"]).await;
+    kine_shaped::put(&database, "/registry/pods/x", b"2").unwrap();
+    bench.snapshot(&database, &[]).await;
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    let prune = "prune --pitr-window=0s --keep-last=1 --keep-hourly=0 --keep-daily=0 --keep-weekly=0 --keep-monthly=0";
+    let prune: Vec<&str> = prune.split(' ').collect();
+    let told = bench.run(&prune).await.ended(0);
+    assert!(told.stderr.contains("2 of 2 objects deleted"), "{}", told.stderr);
+    assert!(
+        told.stdout.contains("pin kept") && told.stdout.contains("the pin's time is over"),
+        "{}",
+        told.stdout
+    );
+    bench.run(&prune).await.refused(0, &["nothing to prune"]);
+    bench.restore("kept.db", &["--pin", "kept"]).await.ended(0);
+    bench.restore("over.db", &["--pin", "over"]).await.refused(10, &["no pin has this name"]);
+    bench.restore("newest.db", &[]).await.ended(0);
 }
 
 #[tokio::test]

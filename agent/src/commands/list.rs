@@ -28,6 +28,7 @@ struct TimelineListing {
     timeline: String,
     owner: Option<String>,
     restorable: Option<Range>,
+    every_revision_from: Option<RestorePoint>,
     bytes: u64,
     snapshots: Vec<SnapshotListing>,
     segments: SegmentsListing,
@@ -119,6 +120,7 @@ fn timeline_listing(timeline: Timeline, tip: Option<&Tip>, history: &History) ->
         timeline: timeline.to_string(),
         owner: tip.and_then(|tip| tip.owner.as_ref()).map(ToString::to_string),
         restorable,
+        every_revision_from: history.unbroken_from(),
         bytes: history.bytes(),
         snapshots: snapshots.collect(),
         segments: SegmentsListing {
@@ -146,6 +148,9 @@ fn print_table(listing: &Listing) -> anyhow::Result<()> {
         print(&format!("timeline {}{owner}, {}", timeline.timeline, size(timeline.bytes)))?;
         if let Some(Range { from, to }) = &timeline.restorable {
             print(&format!("  restorable from {from} to {to}"))?;
+            if let Some(since) = timeline.every_revision_from.filter(|since| since != from) {
+                print(&format!("  every revision since {since}, before that the snapshots alone"))?;
+            }
         }
         if timeline.segments.count > 0 {
             let SegmentsListing { count, bytes } = timeline.segments;

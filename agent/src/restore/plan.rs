@@ -178,10 +178,19 @@ pub fn plan(
             let newest = chosen.iter().filter_map(|(_, history)| history.newest()).max();
             let oldest = chosen.iter().filter_map(|(_, history)| history.oldest()).min_by_key(|p| p.captured);
             match (oldest, newest) {
-                (Some(oldest), Some(newest)) => format!(
-                    "the backup reaches from revision {} ({}) to revision {} ({})",
-                    oldest.revision, oldest.captured, newest.revision, newest.captured
-                ),
+                (Some(oldest), Some(newest)) => {
+                    let range = oldest.revision..=newest.revision;
+                    let but = match target {
+                        Target::Revision(revision) if range.contains(revision) => {
+                            ", but before its window the snapshots' revisions alone are kept"
+                        }
+                        _ => "",
+                    };
+                    format!(
+                        "the backup reaches from revision {} ({}) to revision {} ({}){but}",
+                        oldest.revision, oldest.captured, newest.revision, newest.captured
+                    )
+                }
                 _ => "nothing was captured".to_owned(),
             }
         })

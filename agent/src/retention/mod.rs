@@ -189,7 +189,7 @@ impl Plan {
             ObjectName::Segment { to, .. } => (1, std::cmp::Reverse(to.to_sql())),
             ObjectName::Files { captured, .. } => (2, std::cmp::Reverse(captured.millis())),
             ObjectName::Snapshot { captured, .. } => (3, std::cmp::Reverse(captured.millis())),
-            ObjectName::WrappedIdentity { .. } | ObjectName::Signer { .. } => (4, std::cmp::Reverse(0)),
+            _ => (4, std::cmp::Reverse(0)),
         });
         deletions
     }

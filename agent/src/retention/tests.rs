@@ -298,7 +298,7 @@ fn forged_names_displace_nothing() {
     let rules =
         Retention { window: Duration::from_hours(168), last: 0, hourly: 5, daily: 9, weekly: 2, monthly: 2 };
     let before = honest.deleted(&rules);
-    let now = Some(at(200 * HOUR));
+    let now = Some(at(200 * HOUR - 1));
     for hour in 0..200_i64 {
         // The newest of each hour and part, and a merged segment that would replace all.
         let (timeline, revision, captured) =

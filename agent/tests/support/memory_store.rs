@@ -4,6 +4,7 @@
 #![allow(dead_code, clippy::unwrap_used, missing_docs)]
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
@@ -12,38 +13,11 @@ use vcluster_backup::catalogue::Listed;
 use vcluster_backup::clock::Moment;
 use vcluster_backup::store::{Metadata, ObjectReader, Parts, Store, StoreError};
 
+pub use super::faults::Faults;
 use super::random::Random;
 
 /// Small, so that a reader needs several.
 const CHUNK: usize = 1000;
-
-/// What goes wrong, each so often of a thousand calls. The sum is at most a thousand.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Faults {
-    /// The call fails and has done nothing.
-    pub before: u32,
-    /// It is done, the answer is lost, and the caller sees a failure. (LIST, HEAD and GET: as `before`.)
-    pub lost: u32,
-    /// It is done, the answer is lost, and the store recognises its own upload, as `S3Store` does by a HEAD. (PUT.)
-    pub recognised: u32,
-    /// It fails now and arrives after up to `late_by` further calls. (PUT.)
-    pub late: u32,
-    /// It succeeds, and arrives once more after up to `late_by` further calls. (PUT.)
-    pub duplicated: u32,
-    /// The body breaks off half-way. (GET.)
-    pub broken: u32,
-    /// Most calls that a late upload takes; 0 is as 1.
-    pub late_by: usize,
-}
-
-impl Faults {
-    pub const NONE: Self =
-        Self { before: 0, lost: 0, recognised: 0, late: 0, duplicated: 0, broken: 0, late_by: 0 };
-
-    /// A bad day: of ten calls three fail in one way or another.
-    pub const MANY: Self =
-        Self { before: 100, lost: 60, recognised: 40, late: 60, duplicated: 40, broken: 40, late_by: 12 };
-}
 
 /// What the server makes of `If-None-Match: *`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -88,14 +62,15 @@ struct Bucket {
     /// Uploads under way, by the call before which they arrive.
     under_way: Vec<(usize, String, Object)>,
     overwritten: Vec<String>,
+    /// Milliseconds; without one it does not say when it took an object.
+    clock: Option<&'static AtomicI64>,
 }
 
 #[derive(Clone)]
 struct Object {
     bytes: Bytes,
     metadata: Metadata,
-    /// The number of the call that brought it.
-    brought: usize,
+    modified: Option<Moment>,
 }
 
 #[derive(Clone, Copy)]
@@ -136,7 +111,12 @@ impl MemoryStore {
             last_done: None,
             under_way: vec![],
             overwritten: vec![],
+            clock: None,
         })))
+    }
+
+    pub fn set_clock(&self, clock: &'static AtomicI64) {
+        self.bucket().clock = Some(clock);
     }
 
     fn bucket(&self) -> MutexGuard<'_, Bucket> {
@@ -206,7 +186,7 @@ impl MemoryStore {
 
     /// Puts an object there behind everybody's back.
     pub fn insert(&self, key: &str, bytes: impl Into<Bytes>) {
-        let object = Object { bytes: bytes.into(), metadata: Metadata::new(), brought: 0 };
+        let object = Object { bytes: bytes.into(), metadata: Metadata::new(), modified: None };
         self.bucket().objects.insert(key.to_owned(), object);
     }
 
@@ -322,7 +302,7 @@ impl Store for MemoryStore {
             .map(|(key, object)| Listed {
                 key: key.clone(),
                 size: object.bytes.len() as u64,
-                modified: i64::try_from(object.brought).ok().map(Moment::from_millis),
+                modified: object.modified,
             })
             .collect())
     }
@@ -363,8 +343,8 @@ impl Store for MemoryStore {
         }
         let mut bucket = self.bucket();
         let fate = bucket.begin(Operation::Put);
-        let brought = bucket.calls.total();
-        let object = Object { bytes: bytes.into(), metadata: metadata.clone(), brought };
+        let modified = bucket.clock.map(|clock| Moment::from_millis(clock.load(Ordering::SeqCst)));
+        let object = Object { bytes: bytes.into(), metadata: metadata.clone(), modified };
         match fate {
             Fate::Done | Fate::Broken => bucket.publish(key, object),
             Fate::Failed => Err(unreachable("write", key)),

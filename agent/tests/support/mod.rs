@@ -2,6 +2,7 @@
 
 #![allow(dead_code, clippy::unwrap_used, missing_docs)]
 
+pub mod faults;
 pub mod memory_store;
 pub mod model;
 pub mod random;

@@ -16,9 +16,12 @@ use vcluster_backup::key::{Identities, Recipients};
 use vcluster_backup::merge::Merger;
 use vcluster_backup::object_name::Prefix;
 use vcluster_backup::own_keys::OwnKeys;
+use vcluster_backup::progress::Progress;
+use vcluster_backup::prune;
 use vcluster_backup::replicator::ReplicatorError;
 use vcluster_backup::replicator::log::{Log, Shipped};
 use vcluster_backup::restore::Keys;
+use vcluster_backup::retention::Retention;
 use vcluster_backup::signing::Signers;
 use vcluster_backup::store::Store as _;
 use vcluster_backup::timeline::Timeline;
@@ -40,6 +43,12 @@ pub struct World {
     pub states: BTreeMap<i64, State>,
     /// What the agent has shipped: these revisions of these timelines must come back.
     pub shipped: BTreeMap<Timeline, (i64, i64)>,
+    /// When each of them was captured.
+    pub captured: BTreeMap<i64, Moment>,
+    /// What is kept; everything, if none.
+    pub retention: Option<Retention>,
+    /// How many objects were pruned.
+    pub pruned: usize,
     /// When a revision was the newest: from the first moment to the last, both before the next write.
     pub seen: Vec<(Moment, i64)>,
 }
@@ -57,9 +66,11 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let history = History::create(&folder.path().join("state.db"), random.number());
         let now: &'static AtomicI64 = Box::leak(Box::new(AtomicI64::new(1_790_000_000_000)));
+        let store = MemoryStore::new(Faults::NONE, random.fork());
+        store.set_clock(now);
         Self {
             folder,
-            store: MemoryStore::new(Faults::NONE, random.fork()),
+            store,
             random,
             history,
             now,
@@ -67,6 +78,9 @@ impl World {
             agent: None,
             states: BTreeMap::new(),
             shipped: BTreeMap::new(),
+            captured: BTreeMap::new(),
+            retention: None,
+            pruned: 0,
             seen: Vec::new(),
         }
     }
@@ -139,7 +153,11 @@ impl World {
             self.shipped.entry(standing.timeline).or_insert((end, end)).1 = end;
             match shipped {
                 Shipped::Nothing | Shipped::Broken => break,
-                Shipped::Segment { name, body, .. } => agent.merger.keep(name, *body),
+                Shipped::Segment { name, body, .. } => {
+                    let rows = body.parent.revision.to_sql() + 1..=body.end.revision.to_sql();
+                    self.captured.extend(rows.map(|revision| (revision, body.captured)));
+                    agent.merger.keep(name, *body);
+                }
             }
         }
         if self.random.happens(60) {
@@ -151,6 +169,13 @@ impl World {
         }
         if self.random.happens(300) {
             agent.log.look_for_another().await?;
+        }
+        if let Some(rules) = &self.retention
+            && self.random.happens(80)
+        {
+            let Capture { store, prefix, .. } = &agent.log.capture;
+            let plan = prune::plan(store, prefix, rules, &[], self.moment()).await?;
+            self.pruned += prune::carry_out(store, prefix, &plan, &Progress::hidden()).await.objects;
         }
         while self.random.happens(600) {
             // A failed merge loses nothing; that is the point.
