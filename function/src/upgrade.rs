@@ -124,9 +124,10 @@ impl Upgrade {
         if self.waits() {
             response.withhold();
             cluster.reason = Reason::AwaitingRestorePoint;
-            cluster.message.push_str(&format!(
+            let wait = format!(
                 " It stays at {from} until restore point {pin} is in the bucket, for five minutes at most; then the upgrade to {to} begins."
-            ));
+            );
+            cluster.message.push_str(&wait);
         } else if self.is_new && self.phase == Phase::Guarded {
             let message = format!(
                 "The upgrade from {from} to {to} begins; restore point {pin} is in the bucket. To undo it set spec.version to {from} and spec.restore to a new id with pin: {pin}."
@@ -175,7 +176,7 @@ mod tests {
             ("0.36.1", "before-0.36.1"),
             ("0.37.0-rc.1", "before-0.37.0-rc.1"),
             ("0.36.1-Beta+Build.7", "before-0.36.1-beta-build.7"),
-            (&long, "before-0.36.1-rc.rc.rc.rc.rc.rc.rc.rc.rc.rc.rc.rc.rc.rc.rc.rc"),
+            (&long, "before-0.36.1-rc.rc.rc.rc.rc.rc.rc.rc.rc.rc.rc.rc.rc.rc.rc.rc.r"),
         ] {
             let upgrade = Upgrade {
                 from: "0.35.3".into(),
