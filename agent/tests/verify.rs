@@ -106,14 +106,17 @@ fn forge(bench: &Bench, key: &str) {
     let forger = signing_key('C');
     let header = Header { signer: Some(forger.signer()), ..header };
     let recipients = Recipients::parse(&[bench.recipient()]).unwrap();
-    let mut forged = Vec::new();
-    segment::seal(&header, &mut body.as_bytes(), &recipients, Some(&forger), &mut forged).unwrap();
-    std::fs::write(bench.s3.object(BUCKET, key), forged).unwrap();
+    let mut sealed = Vec::new();
+    segment::seal(&header, &mut body.as_bytes(), &recipients, Some(&forger), &mut sealed).unwrap();
+    std::fs::write(bench.s3.object(BUCKET, key), sealed).unwrap();
 }
 
 fn signing_key(letter: char) -> SigningKey {
     SigningKey::parse(&format!("{}A", letter.to_string().repeat(42))).unwrap()
 }
+
+/// What is done to an object.
+type Spoil<'s> = Box<dyn Fn() + 's>;
 
 #[tokio::test]
 async fn whatever_is_wrong_is_found_named_and_recorded() {
@@ -127,7 +130,6 @@ async fn whatever_is_wrong_is_found_named_and_recorded() {
         bytes[place] ^= 1;
         std::fs::write(path, bytes).unwrap();
     };
-    type Spoil<'s> = Box<dyn Fn() + 's>;
     let spoilt: [(&str, &str, Spoil, i32, &str); 5] = [
         ("a flipped byte", &middle, Box::new(|| flip(&middle)), 3, "damaged"),
         ("a flipped byte in the snapshot", &snapshot, Box::new(|| flip(&snapshot)), 3, "damaged"),

@@ -147,7 +147,7 @@ async fn carry_out(
     let handover = Handover { settings, host: host.as_ref(), done: done.as_deref() };
     let Wanted { why, asked, .. } = &wanted;
     let id = asked.map(|request| request.id.as_str());
-    let restored = match fetch(&handover, place, path, &wanted, on_damage).await {
+    let restored = match Box::pin(fetch(&handover, place, path, &wanted, on_damage)).await {
         Ok(Some(restored)) => restored,
         Ok(None) => return Ok(None),
         Err(error) => {

@@ -29,7 +29,8 @@ async fn drill(settings: &Settings, flags: args::Verify) -> anyhow::Result<Exit>
         (None, true) => Depth::Names,
         (None, false) => return Err(no_identity()),
     };
-    let found = verify(&place.store, &place.prefix, &place.name, &flags.point.target(), &depth).await?;
+    let target = flags.point.target();
+    let found = Box::pin(verify(&place.store, &place.prefix, &place.name, &target, &depth)).await?;
     let now = Clock::SYSTEM.now();
     let record = match record::write(&place.store, &place.prefix, &found, now).await {
         Ok(key) => Some(key),
@@ -82,12 +83,9 @@ fn print_lines(found: &Finding, now: Moment) -> anyhow::Result<()> {
     };
     print(&format!("{result}: timeline {}, {}: {done}", found.timeline, found.point))?;
     print(&format!("  {} objects, {}", found.objects, size(found.bytes)))?;
-    match found.built {
-        Some(Built { rows: Some(rows), bytes }) => {
-            print(&format!("  {rows} rows, a database of {}", size(bytes)))?
-        }
-        Some(Built { rows: None, bytes }) => print(&format!("  a database of {}", size(bytes)))?,
-        None => {}
+    if let Some(Built { rows, bytes }) = found.built {
+        let rows = rows.map(|rows| format!("{rows} rows, ")).unwrap_or_default();
+        print(&format!("  {rows}a database of {}", size(bytes)))?;
     }
     if let Some(key) = &found.files {
         print(&format!("  files beside the database: {key}"))?;

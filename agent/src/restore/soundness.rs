@@ -57,10 +57,10 @@ pub(super) fn measure(path: &Path, up_to: Revision) -> Result<(Option<u64>, u64)
     let sqlite = |source| AssemblyError::Sqlite { path: path.to_owned(), source };
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(sqlite)?;
     let count = "SELECT count(*) FROM kine WHERE id <= ?1";
-    let rows: Option<i64> = match connection.table_exists(None, "kine").map_err(sqlite)? {
-        true => Some(connection.query_row(count, [up_to.to_sql()], |row| row.get(0)).map_err(sqlite)?),
-        false => None,
-    };
+    let mut rows: Option<i64> = None;
+    if connection.table_exists(None, "kine").map_err(sqlite)? {
+        rows = Some(connection.query_row(count, [up_to.to_sql()], |row| row.get(0)).map_err(sqlite)?);
+    }
     let written = |source| AssemblyError::Write { path: path.to_owned(), source };
     let bytes = std::fs::metadata(path).map_err(written)?.len();
     Ok((rows.and_then(|rows| u64::try_from(rows).ok()), bytes))
