@@ -123,14 +123,16 @@ fn first_lowered(text: &str) -> String {
     letters.next().map_or(String::new(), |first| first.to_lowercase().chain(letters).collect())
 }
 
-/// Of an object's default `{}` is enough, for its fields have theirs; nothing and empty ones are none.
+/// Of an object's default `{}` is enough, for its fields have theirs, and too little where one must be said; nothing
+/// and empty ones are none.
 fn shorten_default(schema: &mut Schema) {
+    let is_whole = !schema.contains_key("required");
     let has_defaults = schema
         .get("properties")
         .and_then(Value::as_object)
         .is_some_and(|properties| properties.values().any(|property| property.get("default").is_some()));
     match schema.get_mut("default") {
-        Some(Value::Object(default)) if has_defaults => default.clear(),
+        Some(Value::Object(default)) if has_defaults && is_whole => default.clear(),
         Some(Value::Null | Value::Object(_)) => drop(schema.remove("default")),
         Some(Value::Array(items)) if items.is_empty() => drop(schema.remove("default")),
         Some(Value::String(text)) if text.is_empty() => drop(schema.remove("default")),
@@ -170,6 +172,14 @@ mod tests {
     }
 
     #[derive(JsonSchema, Serialize, Default)]
+    #[serde(default)]
+    #[schemars(extend("required" = ["name"]))]
+    struct Needy {
+        name: String,
+        on: bool,
+    }
+
+    #[derive(JsonSchema, Serialize, Default)]
     #[serde(deny_unknown_fields, default)]
     #[allow(dead_code)]
     struct Outer {
@@ -179,6 +189,7 @@ mod tests {
         inner: Inner,
         free: Map<String, Value>,
         list: Vec<Inner>,
+        needy: Needy,
     }
 
     #[test]
@@ -203,6 +214,10 @@ mod tests {
                 "inner": with_default,
                 "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
                 "list": {"type": "array", "items": inner},
+                "needy": {"type": "object", "required": ["name"], "properties": {
+                    "name": {"type": "string"},
+                    "on": {"type": "boolean", "default": false},
+                }},
             }})
         );
     }
