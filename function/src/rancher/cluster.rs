@@ -124,8 +124,8 @@ mod tests {
     use crate::xr::Xr;
     use vcluster_backup_proto::v1::RunFunctionRequest;
 
-    fn name_of(namespace: &str, name_: &str, chosen: Option<&str>) -> String {
-        let claim = json!({"name": name_, "namespace": namespace});
+    fn name_of(namespace: &str, claim: &str, chosen: Option<&str>) -> String {
+        let claim = json!({"name": claim, "namespace": namespace});
         let spec = json!({"claimRef": claim, "rancher": {"clusterName": chosen}});
         let xr = Xr::parse(&json!({"metadata": {"name": "x"}, "spec": spec})).unwrap();
         let input = Input::default();

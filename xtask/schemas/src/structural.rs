@@ -24,10 +24,7 @@ pub fn of<T: JsonSchema>() -> Result<Value> {
 }
 
 fn rewrite(value: &mut Value, path: &str) -> Result<()> {
-    let schema = match value {
-        Value::Object(schema) => schema,
-        _ => bail!("{path}: a schema that is {value} says nothing"),
-    };
+    let Value::Object(schema) = value else { bail!("{path}: a schema that is {value} says nothing") };
     schema.remove("title");
     take_null_out(schema);
     name_choices(schema);
@@ -96,14 +93,14 @@ fn take_null_out(schema: &mut Schema) {
 fn name_choices(schema: &mut Schema) {
     let Some(Value::Array(choices)) = schema.get("oneOf") else { return };
     let mut names = Vec::new();
-    let mut meanings = String::new();
+    let mut meanings = Vec::new();
     for choice in choices {
         // Those without a word of their own are together in one `enum`.
         if let Some(Value::Array(plain)) = choice.get("enum") {
             names.extend(plain.iter().filter(|name| !name.is_null()).cloned());
         } else if let Some(name) = choice.get("const") {
             if let (Some(name), Some(meaning)) = (name.as_str(), choice["description"].as_str()) {
-                meanings.push_str(&format!(" {name}: {}", first_lowered(meaning)));
+                meanings.push(format!(" {name}: {}", first_lowered(meaning)));
             }
             names.push(name.clone());
         } else {
@@ -114,7 +111,7 @@ fn name_choices(schema: &mut Schema) {
     schema.insert("type".into(), json!("string"));
     schema.insert("enum".into(), Value::Array(names));
     if let Some(Value::String(text)) = schema.get_mut("description") {
-        text.push_str(&meanings);
+        text.push_str(&meanings.concat());
     }
 }
 
