@@ -15,7 +15,8 @@ use crate::port;
 use crate::process::Process;
 use crate::toolbox::Tools;
 
-const ADMINISTRATOR: &str = "admin";
+/// The user who may do everything.
+pub const ADMINISTRATOR: &str = "admin";
 
 /// A running API server. Needs the tools `kine`, `kube-apiserver` and `kubectl`.
 pub struct ApiServer {
@@ -96,6 +97,12 @@ impl ApiServer {
         self.kubectl(&["apply", "-f", &path.to_string_lossy()]).map(drop)
     }
 
+    /// Installs the definitions in a folder, and waits until they are served.
+    pub fn define(&self, folder: &Path) -> Result<()> {
+        self.kubectl(&["apply", "--server-side", "-f", &folder.to_string_lossy()])?;
+        self.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"]).map(drop)
+    }
+
     /// An object, as the administrator sees it; none if it is not there.
     pub fn get(&self, kind: &str, namespace: &str, name: &str) -> Result<Option<Value>> {
         let found =
@@ -103,7 +110,8 @@ impl ApiServer {
         if found.trim().is_empty() { Ok(None) } else { Ok(Some(serde_json::from_str(&found)?)) }
     }
 
-    fn kubectl(&self, args: &[&str]) -> Result<String> {
+    /// What kubectl prints for the administrator.
+    pub fn kubectl(&self, args: &[&str]) -> Result<String> {
         let output = self.home.kubectl().args(args).output().context("cannot start kubectl")?;
         ensure!(output.status.success(), "kubectl {args:?}: {}", String::from_utf8_lossy(&output.stderr));
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())

@@ -121,7 +121,8 @@ impl Process {
         self.log.path().to_owned()
     }
 
-    fn tail(&self) -> String {
+    /// The end of it.
+    pub fn tail(&self) -> String {
         let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(TAIL)..].join("\n")

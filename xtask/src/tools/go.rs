@@ -28,6 +28,8 @@ pub enum Source {
         package: &'static str,
         /// Modules that it takes from its own repository, and their versions.
         beside: &'static [(&'static str, &'static str)],
+        /// What it is built with, where that is not as its makers do it.
+        set: Option<&'static Set>,
     },
     /// The same, of Kubernetes: it replaces all of its libraries by folders; outside they are `v0.` of its `v1.`
     Kubernetes {
@@ -36,9 +38,25 @@ pub enum Source {
     },
 }
 
+/// Text variables of a program that the linker sets, for what has no flag.
+pub struct Set {
+    /// How the build is called, beside its version.
+    pub called: &'static str,
+    /// Their whole paths and values.
+    pub variables: &'static [(&'static str, &'static str)],
+}
+
 const KUBERNETES: &str = "k8s.io/kubernetes";
 
 impl Source {
+    /// The version, and what else tells this build from another.
+    pub fn title(&self, version: &str) -> String {
+        match self {
+            Self::Module { set: Some(set), .. } => format!("{version}-{}", set.called),
+            _ => version.to_owned(),
+        }
+    }
+
     /// Builds it as `folder/name`.
     pub fn build(
         &self,
@@ -61,13 +79,17 @@ impl Source {
                 install.env("GOBIN", folder).args(["install", "-trimpath", "-ldflags", "-s -w"]);
                 quiet(install.arg(format!("{package}@{version}")))?;
             }
-            Self::Module { module, package, beside } => {
+            Self::Module { module, package, beside, set } => {
                 say("go build, some minutes");
                 let path = format!("{module}/{package}");
+                let mut flags = "-s -w".to_owned();
+                for (variable, value) in set.iter().flat_map(|set| set.variables) {
+                    let _ = write!(flags, " -X {variable}={value}");
+                }
                 Module::new(&go, folder, module, version)?.build(
                     path.trim_end_matches('/'),
                     &requires(module, version, beside),
-                    "-s -w",
+                    &flags,
                     &program,
                 )?;
             }

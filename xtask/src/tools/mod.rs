@@ -15,7 +15,7 @@ use clap::builder::PossibleValuesParser;
 use serde_json::{Map, Value, json};
 
 use cache::Cache;
-use go::Source;
+use go::{Set, Source};
 
 /// What `cargo xtask tools` was asked.
 #[derive(clap::Args)]
@@ -67,6 +67,7 @@ pub static PINNED: &[Tool] = &[
             package: "cmd/crossplane",
             // Crossplane replaces it by a folder of its own repository.
             beside: &[("github.com/crossplane/crossplane/apis/v2", "v2.4.0")],
+            set: None,
         },
     ),
     go("age", "v1.3.2", install("filippo.io/age/cmd/age")),
@@ -77,7 +78,24 @@ pub static PINNED: &[Tool] = &[
     go("kube-apiserver", "v1.36.1", Source::Kubernetes { package: "cmd/kube-apiserver" }),
     go("etcdctl", "v3.6.16", build("go.etcd.io/etcd/etcdctl/v3", "")),
     go("litestream", "v0.5.18", install("github.com/benbjohnson/litestream/cmd/litestream")),
-    go("provider-helm", "v1.3.0", build("github.com/crossplane-contrib/provider-helm", "cmd/provider")),
+    go(
+        "provider-helm",
+        "v1.3.0",
+        Source::Module {
+            module: "github.com/crossplane-contrib/provider-helm",
+            package: "cmd/provider",
+            beside: &[],
+            set: Some(&Set {
+                called: "confined",
+                variables: &[
+                    // No metrics: their port is 8080, which is often taken.
+                    ("sigs.k8s.io/controller-runtime/pkg/metrics/server.DefaultBindAddress", "0"),
+                    // In the folder that it runs in: what one run has cached is not the next one's.
+                    ("github.com/crossplane-contrib/provider-helm/pkg/clients/helm.chartCache", "charts"),
+                ],
+            }),
+        },
+    ),
     // The definitions of both, each of its program's version.
     files("crossplane-crds", "v2.4.0", "github.com/crossplane/crossplane/v2", "cluster/crds"),
     files("provider-helm-crds", "v1.3.0", "github.com/crossplane-contrib/provider-helm", "package/crds"),
@@ -117,7 +135,7 @@ const fn install(package: &'static str) -> Source {
 }
 
 const fn build(module: &'static str, package: &'static str) -> Source {
-    Source::Module { module, package, beside: &[] }
+    Source::Module { module, package, beside: &[], set: None }
 }
 
 /// A tool that is there.
@@ -208,10 +226,11 @@ fn installed(tool: &Tool, cache: &Cache, say: &mut dyn FnMut(&str)) -> Result<In
     match &tool.recipe {
         Recipe::Debian => debian::installed(tool.name, cache, say),
         Recipe::Go(source) => {
-            let path = cache.program(tool.name, tool.version, say, |folder, say| {
+            let version = source.title(tool.version);
+            let path = cache.program(tool.name, &version, say, |folder, say| {
                 source.build(tool.name, tool.version, folder, say)
             })?;
-            Ok(Installed { version: tool.version.to_owned(), path })
+            Ok(Installed { version, path })
         }
         Recipe::Files { module, within } => {
             let path = cache.files(tool.name, tool.version, say, |folder, say| {
