@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -98,9 +98,15 @@ impl ApiServer {
     }
 
     /// Installs the definitions in a folder, and waits until they are served.
-    pub fn define(&self, folder: &Path) -> Result<()> {
+    pub async fn define(&self, folder: &Path) -> Result<()> {
         self.kubectl(&["apply", "--server-side", "-f", &folder.to_string_lossy()])?;
-        self.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"]).map(drop)
+        let begin = Instant::now();
+        // kubectl gives up at once on one that has no conditions yet.
+        while let Err(error) = self.kubectl(&["wait", "--for=condition=Established", "crd", "--all"]) {
+            ensure!(begin.elapsed() < Duration::from_mins(1), "{error}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        Ok(())
     }
 
     /// An object, as the administrator sees it; none if it is not there.

@@ -30,11 +30,8 @@ pub struct Core {
 }
 
 impl Core {
-    /// Installs the definitions and starts it; `client` is the folder with its certificate. Needs the tools
-    /// `crossplane-core` and `crossplane-crds`.
+    /// Starts it; `client` is the folder with its certificate. Needs the tool `crossplane-core`.
     pub async fn start(tools: &Tools, api: &ApiServer, client: &Path) -> Result<Self> {
-        api.define(tools.path("crossplane-crds")?)?;
-        api.apply(&[namespace(NAMESPACE)])?;
         let folder = tempfile::tempdir()?;
         let (metrics, health) = (port::free()?, port::free()?);
         let mut command = tools.command("crossplane-core")?;
@@ -59,10 +56,21 @@ impl Core {
         Ok(Self { process, _folder: folder })
     }
 
+    /// SIGTERM.
+    pub fn terminate(&self) -> Result<()> {
+        self.process.terminate()
+    }
+
     /// The process itself.
     pub fn process(&self) -> &Process {
         &self.process
     }
+}
+
+/// Installs the definitions. Needs the tool `crossplane-crds`.
+pub async fn install(tools: &Tools, api: &ApiServer) -> Result<()> {
+    api.define(tools.path("crossplane-crds")?).await?;
+    api.apply(&[namespace(NAMESPACE)])
 }
 
 /// Makes a function known that serves on this port of the loopback.

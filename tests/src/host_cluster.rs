@@ -36,6 +36,8 @@ pub const TOOLS: [&str; 9] = [
     "helm",
     "vcluster-chart",
 ];
+/// Folder of core's certificate.
+const CLIENT: &str = "client";
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(250);
 /// Nothing that is waited for takes that long, unless it never comes.
@@ -48,8 +50,7 @@ pub struct HostCluster {
     function: Function,
     charts: ChartServer,
     api: ApiServer,
-    // The certificates.
-    _folder: TempDir,
+    certificates: TempDir,
 }
 
 impl HostCluster {
@@ -58,13 +59,14 @@ impl HostCluster {
         let folder = tempfile::tempdir()?;
         let authority = Authority::new()?;
         let server = authority.write_server(&folder.path().join("server"))?;
-        let client = authority.write_client(&folder.path().join("client"))?;
+        let client = authority.write_client(&folder.path().join(CLIENT))?;
         let api = ApiServer::start(tools, &[]).await?;
         let charts = ChartServer::start(tools, charts).await?;
         let function = Function::start_with_certificates(&server).await?;
+        core::install(tools, &api).await?;
         let core = Core::start(tools, &api, &client).await?;
-        let provider = ProviderHelm::start(tools, &api)?;
-        Ok(Self { provider, core, function, charts, api, _folder: folder })
+        let provider = ProviderHelm::start(tools, &api).await?;
+        Ok(Self { provider, core, function, charts, api, certificates: folder })
     }
 
     /// Installs definition and composition of a flavour, its Input changed by the test, and waits until XRs are composed.
@@ -93,6 +95,13 @@ impl HostCluster {
     /// Applies what is in a file, as a user does.
     pub fn apply_file(&self, path: &Path) -> Result<()> {
         self.api.kubectl(&["apply", "-f", &path.to_string_lossy()]).map(drop)
+    }
+
+    /// Core ends and starts anew, knowing nothing of what it did.
+    pub async fn restart_core(&mut self, tools: &Tools) -> Result<()> {
+        self.core.terminate()?;
+        self.core = Core::start(tools, &self.api, &self.certificates.path().join(CLIENT)).await?;
+        Ok(())
     }
 
     /// Waits until `look` finds what it looks for. Fails with what our function and both others wrote last.

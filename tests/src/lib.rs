@@ -29,6 +29,7 @@ pub mod port;
 pub mod process;
 pub mod program;
 pub mod provider_helm;
+pub mod reach;
 pub mod record;
 pub mod restored;
 pub mod s3;

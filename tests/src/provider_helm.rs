@@ -20,8 +20,8 @@ pub struct ProviderHelm {
 impl ProviderHelm {
     /// Installs the definitions, a configuration `default` for Releases of either scope, and starts it. Needs the tools
     /// `provider-helm` and `provider-helm-crds`.
-    pub fn start(tools: &Tools, api: &ApiServer) -> Result<Self> {
-        api.define(tools.path("provider-helm-crds")?)?;
+    pub async fn start(tools: &Tools, api: &ApiServer) -> Result<Self> {
+        api.define(tools.path("provider-helm-crds")?).await?;
         let kubeconfig = std::fs::read_to_string(api.kubeconfig(ADMINISTRATOR)).context("no kubeconfig")?;
         api.apply(&[
             json!({
