@@ -20,6 +20,7 @@ use vcluster_backup_proto::v1::function_runner_service_client::FunctionRunnerSer
 use vcluster_backup_proto::v1::{RunFunctionRequest, RunFunctionResponse};
 use vcluster_backup_tests::certificates::{Authority, SERVER_NAME};
 use vcluster_backup_tests::function::Function;
+use vcluster_backup_tests::golden;
 use vcluster_backup_tests::toolbox::Tools;
 
 /// Stages of life of which the answer does not depend on the clock, and draws nothing.
@@ -30,7 +31,7 @@ const CASES: [&str; 14] = [
     "claim/first-call",
     "claim/in-namespace",
     "claim/master-key",
-    "claim/native-sidecar",
+    "claim/healthy",
     "claim/other-functions",
     "claim/overridden",
     "claim/restore-asked",
@@ -54,7 +55,12 @@ async fn both_clients_get_the_same_answer() -> Result<()> {
         let case = case(name);
         let theirs = world.python(&protojson::request(&case))?;
         let ours = protojson::response(&world.call(case.request()).await?);
-        assert_eq!(theirs, ours, "{name}");
+        let (shown_theirs, shown_ours) = (format!("{theirs:#}"), format!("{ours:#}"));
+        assert_eq!(
+            golden::difference(&shown_ours, &shown_theirs),
+            None,
+            "{name}: theirs (+) is not ours (-)"
+        );
         assert!(
             theirs["meta"]["tag"] == "tag-of-the-request" && theirs["conditions"].is_array(),
             "{name}: {theirs}"
@@ -194,7 +200,7 @@ impl World {
         client.stdin.take().context("no stdin")?.write_all(request.to_string().as_bytes())?;
         let output = client.wait_with_output()?;
         if output.status.success() {
-            return Ok(Ok(serde_json::from_slice(&output.stdout)?));
+            return Ok(Ok(protojson::whole(serde_json::from_slice(&output.stdout)?)));
         }
         let why = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         Ok(Err((output.status.code().context("the client was killed")?, why)))

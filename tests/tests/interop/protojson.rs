@@ -3,7 +3,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use function_vcluster_backup::object::decode;
+use function_vcluster_backup::object::{decode, encode};
 use serde_json::{Map, Value, json};
 use vcluster_backup_proto::v1::resource_selector::Match;
 use vcluster_backup_proto::v1::{Resource, RunFunctionResponse};
@@ -96,6 +96,17 @@ pub fn response(response: &RunFunctionResponse) -> Value {
         ("requirements", requirements),
         ("context", response.context.as_ref().map(decode)),
     ])
+}
+
+/// With whole numbers as integers again: a `Struct` knows none, and Python's library writes `1.0`.
+pub fn whole(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => fields.into_iter().map(|(name, value)| (name, whole(value))).collect(),
+        Value::Array(items) => items.into_iter().map(whole).collect(),
+        // As the function reads them.
+        Value::Number(_) => decode(&encode(&json!({"number": value})))["number"].take(),
+        other => other,
+    }
 }
 
 fn of_resource(resource: &Resource) -> Value {
