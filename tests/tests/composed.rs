@@ -1,5 +1,5 @@
-//! **Everything composed validates**: whatever the function answers in its golden tests is what the definitions of its kind
-//! and the chart's schema take.
+//! **Everything composed validates**: whatever the function answers in its golden tests is what the definitions of its
+//! kind and the chart's schema take.
 //!
 //! The definitions of core and provider-helm and two versions of the chart are tools. More are taken from the folder
 //! `VCB_SCHEMAS` (`crds/*.yaml`, `vcluster-chart/values.schema-v*.json`), by default `../shared/schemas` beside the
@@ -86,7 +86,7 @@ async fn a_wrong_object_or_value_would_be_noticed() -> Result<()> {
         "apiVersion": "helm.crossplane.io/v1beta1",
         "kind": "Release",
         "metadata": {"name": "dev"},
-        "spec": {"forProvider": {"chart": {"name": "c", "repository": "r", "versoin": "1"}, "namespace": "n", "values": {}}},
+        "spec": {"forProvider": {"chart": {"name": "c", "versoin": "1"}, "namespace": "n", "values": {}}},
     });
     let wrong = Composed { case: "wrong".into(), object: release };
     let error =
@@ -164,7 +164,7 @@ fn schemas() -> Result<Option<PathBuf>> {
     Ok(beside.is_dir().then_some(beside))
 }
 
-/// `crossplane resource validate` over all of them. Returns the kinds that have no definition; fails with all that is wrong.
+/// `crossplane resource validate` over all of them. Returns the kinds without a definition; fails with all that is wrong.
 fn validate(tools: &Tools, definitions: &[PathBuf], objects: &[Composed]) -> Result<BTreeSet<String>> {
     let home = tempfile::tempdir()?;
     // It would fetch core's definitions as an image; here they are, as if it had.

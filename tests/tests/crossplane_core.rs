@@ -1,5 +1,5 @@
-//! A **claim and a namespaced XR through a real control plane**: Crossplane core calls the function over mTLS, provider-helm
-//! installs the vcluster's own chart.
+//! A **claim and a namespaced XR through a real control plane**: Crossplane core calls the function over mTLS, and
+//! provider-helm installs the vcluster's own chart.
 
 use std::collections::BTreeMap;
 
@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use vcluster_backup_tests::core::{NAMESPACE, namespace};
 use vcluster_backup_tests::crossplane::compositions;
 use vcluster_backup_tests::host_cluster::{HostCluster, TOOLS, has};
+use vcluster_backup_tests::process;
 use vcluster_backup_tests::reach::Reach;
 use vcluster_backup_tests::toolbox::Tools;
 use vcluster_backup_tests::vcluster::base64;
@@ -58,7 +59,8 @@ async fn a_claim_becomes_a_vcluster_with_a_backup() -> Result<()> {
     assert_eq!(reach.identities()?, Vec::<String>::new());
     let (kind, namespace, name) = CLAIM.identity;
     reach.cannot_read((kind, namespace, Some(name)))?;
-    reach.cannot_read(("secrets", NAMESPACE, None))
+    reach.cannot_read(("secrets", NAMESPACE, None))?;
+    story.end()
 }
 
 #[tokio::test]
@@ -101,7 +103,8 @@ async fn a_namespaced_xr_becomes_a_vcluster_with_a_backup() -> Result<()> {
     let reach = Reach::of(api, "team-b", "sealed");
     assert_eq!(reach.identities()?, Vec::<String>::new());
     reach.cannot_read(("secret", NAMESPACE, Some("vcluster-backup-master-key")))?;
-    reach.cannot_read(("secret", "team-a", Some("dev-backup-identity")))
+    reach.cannot_read(("secret", "team-a", Some("dev-backup-identity")))?;
+    story.end()
 }
 
 /// One Vcluster's life on a host cluster of its own.
@@ -129,6 +132,13 @@ impl<'a> Story<'a> {
         self.pauses().await?;
         self.is_switched_off().await?;
         self.loses_its_identity().await
+    }
+
+    /// Nothing of it is left; no other test of this file runs now.
+    fn end(self) -> Result<()> {
+        drop(self.host);
+        assert_eq!(process::children()?, Vec::<String>::new());
+        Ok(())
     }
 
     async fn comes_to_be(&self) -> Result<()> {
