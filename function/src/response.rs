@@ -18,6 +18,10 @@ use crate::object;
 /// How long an answer is good for, unless the Input says otherwise.
 const TTL: Duration = Duration::from_mins(1);
 
+/// Longest message in bytes: what an event's note takes (Kubernetes' events.k8s.io/v1). A value that it quotes may be as
+/// long as its writer likes.
+const LONGEST: usize = 1024;
+
 /// An answer in the making.
 pub struct Response {
     answer: RunFunctionResponse,
@@ -157,6 +161,9 @@ impl Response {
             self.set_readiness();
         }
         self.answer.conditions = Kind::ALL.into_iter().filter_map(|kind| self.shown(kind)).collect();
+        let conditions = self.answer.conditions.iter_mut().filter_map(|condition| condition.message.as_mut());
+        let results = self.answer.results.iter_mut().map(|result| &mut result.message);
+        conditions.chain(results).for_each(shorten);
         self.answer
     }
 
@@ -221,6 +228,34 @@ impl Response {
             composite.ready = Ready::False.into();
         } else if others_ready && composite.ready == i32::from(Ready::Unspecified) {
             composite.ready = Ready::True.into();
+        }
+    }
+}
+
+/// Leaves out the middle of a message that is too long: it begins with the field and ends with the way out.
+fn shorten(message: &mut String) {
+    const GAP: &str = " … ";
+    if message.len() > LONGEST {
+        let half = (LONGEST - GAP.len()) / 2;
+        let gap = message.floor_char_boundary(half)..message.ceil_char_boundary(message.len() - half);
+        message.replace_range(gap, GAP);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_messages_keep_both_ends() {
+        let mut short = "spec.version: no; use another".to_owned();
+        shorten(&mut short);
+        assert_eq!(short, "spec.version: no; use another");
+        for filler in ["x", "é", "🦀"] {
+            let mut long = format!("spec.version: {} is none; use another", filler.repeat(2000));
+            shorten(&mut long);
+            assert!(long.len() <= LONGEST && long.len() > LONGEST - 16, "{}", long.len());
+            assert!(long.starts_with("spec.version: ") && long.ends_with(" is none; use another"), "{long}");
         }
     }
 }

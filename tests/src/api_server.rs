@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -15,7 +15,8 @@ use crate::port;
 use crate::process::Process;
 use crate::toolbox::Tools;
 
-const ADMINISTRATOR: &str = "admin";
+/// The user who may do everything.
+pub const ADMINISTRATOR: &str = "admin";
 
 /// A running API server. Needs the tools `kine`, `kube-apiserver` and `kubectl`.
 pub struct ApiServer {
@@ -96,6 +97,18 @@ impl ApiServer {
         self.kubectl(&["apply", "-f", &path.to_string_lossy()]).map(drop)
     }
 
+    /// Installs the definitions in a folder, and waits until they are served.
+    pub async fn define(&self, folder: &Path) -> Result<()> {
+        self.kubectl(&["apply", "--server-side", "-f", &folder.to_string_lossy()])?;
+        let begin = Instant::now();
+        // kubectl gives up at once on one that has no conditions yet.
+        while let Err(error) = self.kubectl(&["wait", "--for=condition=Established", "crd", "--all"]) {
+            ensure!(begin.elapsed() < Duration::from_mins(1), "{error}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        Ok(())
+    }
+
     /// An object, as the administrator sees it; none if it is not there.
     pub fn get(&self, kind: &str, namespace: &str, name: &str) -> Result<Option<Value>> {
         let found =
@@ -103,7 +116,8 @@ impl ApiServer {
         if found.trim().is_empty() { Ok(None) } else { Ok(Some(serde_json::from_str(&found)?)) }
     }
 
-    fn kubectl(&self, args: &[&str]) -> Result<String> {
+    /// What kubectl prints for the administrator.
+    pub fn kubectl(&self, args: &[&str]) -> Result<String> {
         let output = self.home.kubectl().args(args).output().context("cannot start kubectl")?;
         ensure!(output.status.success(), "kubectl {args:?}: {}", String::from_utf8_lossy(&output.stderr));
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())

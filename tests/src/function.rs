@@ -1,7 +1,10 @@
-//! The **function** under test, served without TLS on loopback.
+//! The **function** under test, on loopback: without TLS, or with certificates as Crossplane calls it.
+
+use std::path::Path;
 
 use anyhow::Result;
 
+use crate::metrics::Metrics;
 use crate::port;
 use crate::process::Process;
 use crate::program;
@@ -14,12 +17,21 @@ pub struct Function {
 }
 
 impl Function {
-    /// Starts it and waits until it listens.
+    /// Starts it without TLS and waits until it listens.
     pub async fn start() -> Result<Self> {
+        Self::start_with(&["--insecure"]).await
+    }
+
+    /// Starts it with the certificates in a folder; clients must have one of the same authority.
+    pub async fn start_with_certificates(folder: &Path) -> Result<Self> {
+        Self::start_with(&["--debug", "--tls-certs-dir", &folder.to_string_lossy()]).await
+    }
+
+    async fn start_with(args: &[&str]) -> Result<Self> {
         let (port, metrics_port) = (port::free()?, port::free()?);
         let mut command = program::command(program::FUNCTION)?;
         command
-            .arg("--insecure")
+            .args(args)
             .arg(format!("--address=127.0.0.1:{port}"))
             .arg(format!("--metrics-address=127.0.0.1:{metrics_port}"));
         let mut process = Process::start("function", &mut command)?;
@@ -35,6 +47,12 @@ impl Function {
     /// The port on 127.0.0.1 on which it serves its metrics.
     pub fn metrics_port(&self) -> u16 {
         self.metrics_port
+    }
+
+    /// How many calls it has answered.
+    pub async fn calls(&self) -> Result<f64> {
+        let metrics = Metrics::scrape(self.metrics_port, "/metrics").await?;
+        Ok(metrics.sum("grpc_server_handled_total", &[("grpc_code", "OK")]))
     }
 
     /// The process itself.

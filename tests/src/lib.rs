@@ -6,6 +6,9 @@
 
 pub mod agent;
 pub mod api_server;
+pub mod certificates;
+pub mod chart_server;
+pub mod core;
 pub mod crossplane;
 pub mod dice;
 pub mod etcd;
@@ -14,6 +17,7 @@ pub mod fault_proxy;
 pub mod function;
 pub mod golden;
 pub mod history;
+pub mod host_cluster;
 pub mod kine;
 pub mod kine_shaped;
 pub mod lag;
@@ -24,6 +28,8 @@ pub mod pod;
 pub mod port;
 pub mod process;
 pub mod program;
+pub mod provider_helm;
+pub mod reach;
 pub mod record;
 pub mod restored;
 pub mod s3;

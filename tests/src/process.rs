@@ -121,7 +121,8 @@ impl Process {
         self.log.path().to_owned()
     }
 
-    fn tail(&self) -> String {
+    /// The end of it.
+    pub fn tail(&self) -> String {
         let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(TAIL)..].join("\n")
@@ -135,6 +136,21 @@ impl Process {
         self.child.kill()?;
         self.child.wait().map(drop)
     }
+}
+
+/// The names of all processes that this one has started and that are still there.
+pub fn children() -> Result<Vec<String>> {
+    let own = std::process::id().to_string();
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        // `PID (NAME) STATE PARENT …`; a process may end while it is looked at.
+        let Ok(stat) = std::fs::read_to_string(entry?.path().join("stat")) else { continue };
+        let Some((before, after)) = stat.rsplit_once(") ") else { continue };
+        if after.split(' ').nth(1) == Some(&own) {
+            names.push(before.split_once('(').map_or(before, |(_, name)| name).to_owned());
+        }
+    }
+    Ok(names)
 }
 
 impl Drop for Process {
@@ -174,6 +190,7 @@ mod tests {
         let process = shell("exec sleep 60")?;
         let proc_entry = format!("/proc/{}", process.child.id());
         assert!(std::path::Path::new(&proc_entry).exists());
+        assert!(children()?.contains(&"sleep".to_owned()), "{:?}", children()?);
         drop(process);
         assert!(!std::path::Path::new(&proc_entry).exists());
         let status = shell("trap 'exit 7' TERM; while :; do sleep 0.01; done")?;

@@ -26,14 +26,21 @@ const END_TO_END: &str = "tests";
 /// Those that take ten minutes of waiting: what an idle control plane costs is not known sooner.
 const SLOW: [&str; 1] = ["--test=cost"];
 /// What the end-to-end suite uses of the tools.
-const TOOLS: [&str; 10] = [
+const TOOLS: [&str; 17] = [
     "kine",
     "minio",
     "mc",
     "crossplane",
     "crossplane-core",
+    "crossplane-crds",
+    "provider-helm",
+    "provider-helm-crds",
+    "helm",
+    "vcluster-chart",
+    "vcluster-chart-0.33",
     "kube-apiserver",
     "kubectl",
+    "function-sdk-python",
     "age",
     "zstd",
     "sqlite3",
@@ -157,7 +164,7 @@ fn succeed(mut cargo: Command) -> Result<()> {
     Ok(())
 }
 
-/// `--test=NAME` for each integration test of the package in `folder`.
+/// `--test=NAME` for each integration test of the package in `folder`, be it a file or a folder with a `main.rs`.
 fn test_targets(folder: &Path) -> Result<Vec<String>> {
     let folder = folder.join("tests");
     if !folder.exists() {
@@ -165,7 +172,9 @@ fn test_targets(folder: &Path) -> Result<Vec<String>> {
     }
     let entries = fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
     let mut files: Vec<PathBuf> = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
-    files.retain(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    files.retain(|path| {
+        path.extension().is_some_and(|extension| extension == "rs") || path.join("main.rs").is_file()
+    });
     files.sort();
     let names = files.iter().filter_map(|path| path.file_stem()?.to_str());
     Ok(names.map(|name| format!("--test={name}")).collect())
@@ -177,5 +186,25 @@ fn remove_if_there(path: &Path) -> Result<()> {
             bail!("cannot remove {}: {error}", path.display())
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_test_is_a_file_or_a_folder_with_a_main() {
+        let folder = tempfile::tempdir().unwrap();
+        for path in
+            ["tests/life.rs", "tests/runtime/main.rs", "tests/runtime/serving.rs", "tests/common/mod.rs"]
+        {
+            let path = folder.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        assert_eq!(test_targets(folder.path()).unwrap(), ["--test=life", "--test=runtime"]);
+        assert!(test_targets(&folder.path().join("nowhere")).unwrap().is_empty());
     }
 }

@@ -1,4 +1,5 @@
-//! The **cache**: `<user's cache>/vcluster-backup/tools/<name>-<version>/<name>`, shared by all clones.
+//! The **cache**: `<user's cache>/vcluster-backup/tools/<name>-<version>/<name>`, shared by all clones. What lies there
+//! is a program or a folder of files.
 //!
 //! A folder that is there is whole: it is filled under another name and renamed at the end. Two clones that
 //! want the same tool at once take turns by a lock file, so that it is built once.
@@ -39,15 +40,42 @@ impl Cache {
     where
         F: FnOnce(&Path, &mut dyn FnMut(&str)) -> Result<(), Missing>,
     {
+        self.entry((name, version), ("program", command::is_program), say, fill)
+    }
+
+    /// The same of a folder of files.
+    pub fn files<F>(
+        &self,
+        name: &str,
+        version: &str,
+        say: &mut dyn FnMut(&str),
+        fill: F,
+    ) -> Result<PathBuf, Missing>
+    where
+        F: FnOnce(&Path, &mut dyn FnMut(&str)) -> Result<(), Missing>,
+    {
+        self.entry((name, version), ("folder", Path::is_dir), say, fill)
+    }
+
+    fn entry<F>(
+        &self,
+        (name, version): (&str, &str),
+        (what, is_it): (&str, fn(&Path) -> bool),
+        say: &mut dyn FnMut(&str),
+        fill: F,
+    ) -> Result<PathBuf, Missing>
+    where
+        F: FnOnce(&Path, &mut dyn FnMut(&str)) -> Result<(), Missing>,
+    {
         let title = format!("{name}-{version}");
         let folder = self.folder.join(&title);
-        let program = folder.join(name);
-        if command::is_program(&program) {
-            return Ok(program);
+        let entry = folder.join(name);
+        if is_it(&entry) {
+            return Ok(entry);
         }
         let _turn = self.turn(&title, say)?;
-        if command::is_program(&program) {
-            return Ok(program);
+        if is_it(&entry) {
+            return Ok(entry);
         }
         // Whatever lies under either name is the rest of an installation that was interrupted.
         let scratch = self.folder.join(format!(".{title}.partial"));
@@ -56,10 +84,10 @@ impl Cache {
         }
         fs::create_dir_all(&scratch).with_context(|| format!("cannot make {}", scratch.display()))?;
         let filled = fill(&scratch, say).and_then(|()| {
-            if command::is_program(&scratch.join(name)) {
+            if is_it(&scratch.join(name)) {
                 Ok(())
             } else {
-                Err(Missing::Failed(anyhow!("the recipe left no program {name} in {}", scratch.display())))
+                Err(Missing::Failed(anyhow!("the recipe left no {what} {name} in {}", scratch.display())))
             }
         });
         if let Err(why) = filled {
@@ -68,7 +96,7 @@ impl Cache {
             return Err(why);
         }
         fs::rename(&scratch, &folder).with_context(|| format!("cannot move {title} into place"))?;
-        Ok(program)
+        Ok(entry)
     }
 
     /// The exclusive right to install `title`, until dropped.
@@ -152,5 +180,11 @@ mod tests {
             Ok(())
         });
         assert_eq!(program.ok().unwrap(), folder.path().join("tool-v1/tool"));
+        // Nor is a program taken for a folder of files.
+        let files = cache.files("tool", "v1", &mut |_| {}, |folder, _| {
+            fs::create_dir(folder.join("tool")).context("no folder")?;
+            Ok(())
+        });
+        assert!(files.ok().unwrap().is_dir());
     }
 }

@@ -28,6 +28,8 @@ pub enum Source {
         package: &'static str,
         /// Modules that it takes from its own repository, and their versions.
         beside: &'static [(&'static str, &'static str)],
+        /// What it is built with, where that is not as its makers do it.
+        set: Option<&'static Set>,
     },
     /// The same, of Kubernetes: it replaces all of its libraries by folders; outside they are `v0.` of its `v1.`
     Kubernetes {
@@ -36,9 +38,25 @@ pub enum Source {
     },
 }
 
+/// Text variables of a program that the linker sets, for what has no flag.
+pub struct Set {
+    /// How the build is called, beside its version.
+    pub called: &'static str,
+    /// Their whole paths and values.
+    pub variables: &'static [(&'static str, &'static str)],
+}
+
 const KUBERNETES: &str = "k8s.io/kubernetes";
 
 impl Source {
+    /// The version, and what else tells this build from another.
+    pub fn title(&self, version: &str) -> String {
+        match self {
+            Self::Module { set: Some(set), .. } => format!("{version}-{}", set.called),
+            _ => version.to_owned(),
+        }
+    }
+
     /// Builds it as `folder/name`.
     pub fn build(
         &self,
@@ -61,13 +79,17 @@ impl Source {
                 install.env("GOBIN", folder).args(["install", "-trimpath", "-ldflags", "-s -w"]);
                 quiet(install.arg(format!("{package}@{version}")))?;
             }
-            Self::Module { module, package, beside } => {
+            Self::Module { module, package, beside, set } => {
                 say("go build, some minutes");
                 let path = format!("{module}/{package}");
+                let mut flags = "-s -w".to_owned();
+                for (variable, value) in set.iter().flat_map(|set| set.variables) {
+                    let _ = write!(flags, " -X {variable}={value}");
+                }
                 Module::new(&go, folder, module, version)?.build(
                     path.trim_end_matches('/'),
                     &requires(module, version, beside),
-                    "-s -w",
+                    &flags,
                     &program,
                 )?;
             }
@@ -106,12 +128,8 @@ impl<'a> Module<'a> {
     fn new(go: &'a Path, folder: &Path, module: &str, version: &str) -> Result<Self> {
         let own = folder.join("module");
         fs::create_dir_all(&own).with_context(|| format!("cannot make {}", own.display()))?;
-        let mut download = go_in(go, &own, false);
-        let output = quiet(download.args(["mod", "download", "-json", &format!("{module}@{version}")]))?;
-        let answer: serde_json::Value =
-            serde_json::from_slice(&output.stdout).context("go mod download -json wrote no JSON")?;
-        let source = answer["Dir"].as_str().context("go mod download -json named no Dir")?;
-        Ok(Self { go, folder: own, source: source.into() })
+        let source = download(go, &own, module, version)?;
+        Ok(Self { go, folder: own, source })
     }
 
     /// The checksums are the tool's own; `-mod=mod` lets Go add those that it looked up.
@@ -135,6 +153,46 @@ fn requires(module: &str, version: &str, beside: &[(&str, &str)]) -> String {
         let _ = writeln!(text, "require {module} {version}");
     }
     text
+}
+
+/// Files that lie in a module beside its code, such as definitions and charts, as `folder/name`.
+pub fn files(
+    module: &str,
+    within: &str,
+    name: &str,
+    version: &str,
+    folder: &Path,
+    say: &mut dyn FnMut(&str),
+) -> Result<(), Missing> {
+    let go = go()?;
+    say("go mod download");
+    let source = download(&go, folder, module, version)?.join(within);
+    // Go's cache is read-only to the last folder; the copy is not.
+    copy(&source, &folder.join(name)).with_context(|| format!("cannot copy {}", source.display()))?;
+    Ok(())
+}
+
+/// The module, unpacked in Go's cache.
+fn download(go: &Path, folder: &Path, module: &str, version: &str) -> Result<PathBuf> {
+    let mut download = go_in(go, folder, false);
+    let output = quiet(download.args(["mod", "download", "-json", &format!("{module}@{version}")]))?;
+    let answer: serde_json::Value =
+        serde_json::from_slice(&output.stdout).context("go mod download -json wrote no JSON")?;
+    Ok(answer["Dir"].as_str().context("go mod download -json named no Dir")?.into())
+}
+
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::create_dir(to)?;
+    for entry in fs::read_dir(from)? {
+        let path = entry?.path();
+        let target = to.join(path.file_name().unwrap_or_default());
+        if path.is_dir() {
+            copy(&path, &target)?;
+        } else {
+            fs::write(&target, fs::read(&path)?)?;
+        }
+    }
+    Ok(())
 }
 
 /// `replace` lines for the libraries that Kubernetes' go.mod takes from its own folder `staging`.

