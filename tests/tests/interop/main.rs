@@ -1,7 +1,7 @@
 //! **Interop**: the official SDK for Python as the function's client, over mTLS with certificates of Crossplane's shape, gets
 //! what our own client gets.
 
-#[path = "../../../function/tests/common/mod.rs"]
+#[path = "../../../function/tests/common/case.rs"]
 #[allow(clippy::unwrap_used, missing_docs)] // the golden cases, as the function's own tests read them
 mod common;
 mod protojson;
