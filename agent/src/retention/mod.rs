@@ -307,11 +307,13 @@ impl<'c> Keeping<'c> {
         }
         let merged = if self.is_forked { BTreeSet::new() } else { merged(history, young) };
         for (index, segment) in history.segments.iter().enumerate() {
-            let needs = |(after, to, _): &&(Revision, Revision, Reason)| {
-                segment.to > *after && segment.from < *to && !merged.contains(&index)
-            };
+            let needs =
+                |(after, to, _): &&(Revision, Revision, Reason)| segment.to > *after && segment.from < *to;
             let reasons = self.rows.iter().filter(needs).map(|(_, _, reason)| reason.clone()).collect();
-            let surplus = if merged.contains(&index) { Surplus::Merged } else { Surplus::Before };
+            let (reasons, surplus) = match merged.contains(&index) && !BTreeSet::is_empty(&reasons) {
+                true => (BTreeSet::new(), Surplus::Merged),
+                false => (reasons, Surplus::Before),
+            };
             judge(segment.name(timeline), segment.stored.size, segment.captured, reasons, surplus);
         }
         let is_kept = !self.snapshots.is_empty();

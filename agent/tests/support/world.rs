@@ -171,7 +171,7 @@ impl World {
             agent.log.look_for_another().await?;
         }
         if let Some(rules) = &self.retention
-            && self.random.happens(80)
+            && self.random.happens(150)
         {
             let Capture { store, prefix, .. } = &agent.log.capture;
             let plan = prune::plan(store, prefix, rules, &[], self.moment()).await?;
