@@ -41,7 +41,7 @@ const CLIENT: &str = "client";
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(250);
 /// Nothing that is waited for takes that long, unless it never comes.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A running one. What is started last ends first.
 pub struct HostCluster {
