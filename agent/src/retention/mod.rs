@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
-use crate::catalogue::{Catalogue, History, Stored};
+use crate::catalogue::{Catalogue, History, Stored, Verification};
 use crate::clock::Moment;
 use crate::object_name::ObjectName;
 use crate::pin::PinName;
@@ -33,6 +33,9 @@ use crate::timeline::Timeline;
 /// What leads nowhere is left alone so long: what it belongs to may be under way. So is what a merged segment replaces,
 /// for restores that were planned before.
 const YOUNG: Duration = Duration::from_mins(10);
+
+/// So many verifications of a timeline are remembered.
+const VERIFICATIONS: usize = 10;
 
 /// The rules. The window is counted back from the newest capture, not from now: a cluster asleep for a month
 /// keeps its backups.
@@ -91,6 +94,8 @@ pub enum Reason {
     Asked,
     /// Files of a point that is kept.
     Files,
+    /// One of the newest verifications of a timeline that is kept.
+    Verification,
     /// What it belongs to may be under way.
     Young,
 }
@@ -109,6 +114,7 @@ impl fmt::Display for Reason {
             Self::Pinned(name) => return write!(f, "pin {name}"),
             Self::Asked => "pin is over, and still in the configuration",
             Self::Files => "files of a kept point",
+            Self::Verification => "one of the newest verifications",
             Self::Young => "may be under way",
         })
     }
@@ -129,6 +135,8 @@ pub enum Surplus {
     Over,
     /// A later pin has its name.
     Renewed,
+    /// There are enough newer verifications.
+    Outdated,
     /// Its timeline has no snapshot.
     Orphan,
 }
@@ -142,6 +150,7 @@ impl fmt::Display for Surplus {
             Self::Files => "files of no kept point",
             Self::Over => "the pin's time is over",
             Self::Renewed => "a later pin has this name",
+            Self::Outdated => "there are enough newer verifications",
             Self::Orphan => "no snapshot to begin with",
         })
     }
@@ -333,6 +342,12 @@ impl<'c> Keeping<'c> {
             let (revision, captured) = (*revision, *captured);
             let name = ObjectName::Pin { timeline, name: name.clone(), revision, captured };
             judge(name, 0, captured, BTreeSet::new(), Surplus::Renewed);
+        }
+        for (newer, done) in history.verifications.iter().rev().enumerate() {
+            let reason = (is_kept && newer < VERIFICATIONS).then_some(Reason::Verification);
+            let Verification { at, revision, passed, .. } = *done;
+            let name = ObjectName::Verification { timeline, at, revision, passed };
+            judge(name, done.stored.size, at, reason.into_iter().collect(), Surplus::Outdated);
         }
         for ((revision, captured), stored) in &history.snapshots {
             let reasons = self.snapshots.remove(&(*revision, *captured)).unwrap_or_default();

@@ -53,6 +53,11 @@ impl Bucket {
         self.add(&ObjectName::Files { timeline: timeline(of), captured: at(millis) }, None)
     }
 
+    fn verification(&mut self, of: i64, millis: i64) -> &mut Self {
+        let (timeline, at, revision) = (timeline(of), at(millis), 1.into());
+        self.add(&ObjectName::Verification { timeline, at, revision, passed: true }, None)
+    }
+
     fn plan(&self, rules: &Retention, pins: &Pins) -> Plan {
         plan(&Catalogue::new(&Prefix::new("p"), &self.0), rules, pins)
     }
@@ -75,7 +80,7 @@ impl Bucket {
 fn deleted(plan: &Plan) -> Vec<(char, i64, Surplus)> {
     let each = plan.deletions().into_iter().map(|judged| {
         let Verdict::Delete(surplus) = judged.verdict else { panic!("{judged:?}") };
-        "slpf".chars().find_map(|kind| Some((kind, hour(&judged.name, kind)?, surplus))).unwrap()
+        "slpfv".chars().find_map(|kind| Some((kind, hour(&judged.name, kind)?, surplus))).unwrap()
     });
     each.collect()
 }
@@ -86,6 +91,7 @@ fn hour(name: &ObjectName, wanted: char) -> Option<i64> {
         ObjectName::Segment { captured, .. } => ('l', captured),
         ObjectName::Pin { captured, .. } => ('p', captured),
         ObjectName::Files { captured, .. } => ('f', captured),
+        ObjectName::Verification { at, .. } => ('v', at),
         _ => return None,
     };
     (kind == wanted).then(|| (captured.millis() - START).div_euclid(HOUR))
@@ -318,4 +324,23 @@ fn forged_names_displace_nothing() {
         matches!(judged.verdict, Verdict::Delete(_)) && !is_forged
     });
     assert!(real.count() <= before.len(), "more of the honest objects go than before");
+}
+
+#[test]
+fn the_newest_verifications_of_what_is_kept_are_remembered() {
+    let mut bucket = Bucket::default();
+    bucket.snapshot(1, 5, 0).snapshot(2, 9, DAY);
+    for hour in 0..12 {
+        bucket.verification(1, hour * HOUR).verification(2, DAY + hour * HOUR);
+    }
+    let last = Retention { last: 1, ..NOTHING };
+    let gone: Vec<i64> = bucket
+        .deleted(&last)
+        .into_iter()
+        .filter(|(kind, ..)| *kind == 'v')
+        .map(|(_, hour, _)| hour)
+        .collect();
+    let mut expected: Vec<i64> = (0..12).chain([24, 25]).collect();
+    expected.reverse();
+    assert_eq!(gone, expected);
 }

@@ -13,7 +13,7 @@ pub fn missing(place: &Place) -> Fatal {
     refuse(
         format_args!("Secret {place}"),
         "the identity that this backup was begun with is gone, and a new one could not read it",
-        "put the Secret back (key age-identity), name a saved one in spec.backup.identitySecretRef, or pass the master-key that it was derived from",
+        "name a saved one in spec.backup.identitySecretRef (its key: age-identity), put the Secret back with its labels and annotations, or pass the master-key that it was derived from",
         Reason::IdentityMissing,
     )
 }
