@@ -54,11 +54,11 @@ fn assert_same(found: &State, expected: &State, what: &str) {
 async fn check(world: &World) -> u64 {
     let catalogue = world.catalogue();
     let (mut way, mut count): (Option<Way>, u64) = (None, 0);
-    let captures = catalogue.timelines.values().flat_map(|history| {
+    let of_all = catalogue.timelines.values().flat_map(|history| {
         let snapshots = history.snapshots.keys().map(|(_, captured)| *captured);
         snapshots.chain(history.segments.iter().map(|segment| segment.captured))
     });
-    let newest = captures.max();
+    let newest = of_all.max();
     let window = world.retention.and_then(|rules| Some(newest?.minus(rules.window)));
     let must = |revision: i64| {
         world.shipped.values().any(|(from, to)| (*from..=*to).contains(&revision))

@@ -54,7 +54,7 @@ pub async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
     match command {
         Command::Run(flags) => Box::pin(run::run(settings, flags)).await,
         Command::Ensure(flags) => Box::pin(ensure::run(settings, flags)).await,
-        Command::Snapshot(flags) => snapshot::run(&settings, flags).await,
+        Command::Snapshot(flags) => Box::pin(snapshot::run(&settings, flags)).await,
         Command::List(flags) => list::run(&settings, flags).await,
         Command::Restore(flags) => Box::pin(restore::run(&settings, flags)).await,
         Command::Prune(flags) => prune::run(&settings, flags).await,

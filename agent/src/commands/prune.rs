@@ -76,7 +76,7 @@ pub(super) async fn run(settings: &Settings, flags: Prune) -> anyhow::Result<Exi
     }
     let failure = pruned.failure();
     if flags.json {
-        print_json(&report(&place, &plan, pruned, flags.dry_run))?;
+        print_json(&report(&place, &plan, &pruned, flags.dry_run))?;
     } else {
         for (key, error) in &pruned.failed {
             eprintln!("not deleted: {key}: {}", cause::chain(error));
@@ -88,7 +88,7 @@ pub(super) async fn run(settings: &Settings, flags: Prune) -> anyhow::Result<Exi
 }
 
 fn due(plan: &Plan) -> Count {
-    plan.deletions().into_iter().fold(Count::default(), |count, judged| count.with(judged))
+    plan.deletions().into_iter().fold(Count::default(), Count::with)
 }
 
 impl Count {
@@ -97,7 +97,7 @@ impl Count {
     }
 }
 
-fn report(place: &Place, plan: &Plan, pruned: Pruned, dry_run: bool) -> Report {
+fn report(place: &Place, plan: &Plan, pruned: &Pruned, dry_run: bool) -> Report {
     let objects = plan.objects.iter().map(|judged| {
         let (action, reasons) = told(judged);
         ObjectReport { key: place.prefix.key(&judged.name), bytes: judged.bytes, action, reasons }

@@ -6,6 +6,7 @@ use tokio::sync::watch;
 
 use super::{Report, Rhythm};
 use crate::capture::Capture;
+use crate::cause;
 use crate::pin::PinName;
 use crate::progress::Progress;
 use crate::prune;
@@ -40,7 +41,9 @@ pub(super) async fn prune<S: Store + Clone>(
                 let pruned = prune::carry_out(store, prefix, &plan, &Progress::hidden()).await;
                 report.pruned(&pruned, timeline.and_then(|timeline| plan.oldest(timeline)));
             }
-            Err(error) => report.not_pruned(&error),
+            Err(error) => {
+                tracing::warn!(error = cause::chain(&error), "nothing was pruned; it will be tried again");
+            }
         }
     }
 }

@@ -17,7 +17,6 @@ use crate::object_name::ObjectName;
 use crate::prune::Pruned;
 use crate::revision::Revision;
 use crate::status::{Phase, Status};
-use crate::store::StoreError;
 
 /// Tells what the replicator does.
 #[derive(Clone)]
@@ -142,10 +141,6 @@ impl Report {
             self.metrics.restorable_from(moment);
             self.status.send_modify(|status| status.restorable_from = Some(moment));
         }
-    }
-
-    pub(super) fn not_pruned(&self, error: &StoreError) {
-        tracing::warn!(error = cause::chain(error), "nothing was pruned; it will be tried again");
     }
 
     /// A turn went well: whatever was due is in the bucket. `lag` is the age of what is not due yet, `limit` what it

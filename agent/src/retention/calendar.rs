@@ -12,6 +12,9 @@ use crate::timeline::Timeline;
 const HOUR: i64 = 3_600_000;
 const DAY: i64 = 24 * HOUR;
 
+/// The number of the bucket that a moment lies in.
+type Bucket = fn(Moment) -> i64;
+
 /// The snapshots that the calendar keeps, of all timelines together, by timeline. A bucket that is empty counts nothing: a
 /// cluster that was asleep keeps as many.
 pub(super) fn choose(
@@ -29,7 +32,7 @@ pub(super) fn choose(
     snapshots.retain(|(_, captured, ..)| *captured <= newest);
     snapshots.sort_unstable_by(|a, b| b.cmp(a));
     let mut chosen: BTreeMap<Timeline, BTreeMap<Point, BTreeSet<Reason>>> = BTreeMap::new();
-    let buckets: [(Reason, u32, fn(Moment) -> i64); 4] = [
+    let buckets: [(Reason, u32, Bucket); 4] = [
         (Reason::Hourly, rules.hourly, |moment| moment.millis().div_euclid(HOUR)),
         (Reason::Daily, rules.daily, |moment| moment.millis().div_euclid(DAY)),
         (Reason::Weekly, rules.weekly, week),

@@ -307,11 +307,13 @@ impl<'c> Keeping<'c> {
         for (index, segment) in history.segments.iter().enumerate() {
             let needs =
                 |(after, to, _): &&(Revision, Revision, Reason)| segment.to > *after && segment.from < *to;
-            let reasons = self.rows.iter().filter(needs).map(|(_, _, reason)| reason.clone()).collect();
-            let (reasons, surplus) = match merged.contains(&index) && !BTreeSet::is_empty(&reasons) {
-                true => (BTreeSet::new(), Surplus::Merged),
-                false => (reasons, Surplus::Before),
-            };
+            let mut reasons: BTreeSet<Reason> =
+                self.rows.iter().filter(needs).map(|(_, _, reason)| reason.clone()).collect();
+            let is_replaced = merged.contains(&index) && !reasons.is_empty();
+            if is_replaced {
+                reasons.clear();
+            }
+            let surplus = if is_replaced { Surplus::Merged } else { Surplus::Before };
             judge(segment.name(timeline), segment.stored.size, segment.captured, reasons, surplus);
         }
         let is_kept = !self.snapshots.is_empty();

@@ -148,7 +148,7 @@ fn what_is_deleted_goes_from_its_far_end() {
     bucket.snapshot(2, 20, DAY).pin(1, "old", 10, 0).pin(1, "old", 14, 3);
     let pins = Pins::from([((timeline(1), "old".parse().unwrap()), PinState::Over)]);
     let plan = bucket.plan(&NOTHING, &pins);
-    let order: String = plan.deletions().iter().map(|judged| format!("{}\n", judged.name)).collect();
+    let order: Vec<String> = plan.deletions().iter().map(|judged| judged.name.to_string()).collect();
     let (of, one, ten, fourteen) = (timeline(1), START, format!("{:020}", 10), format!("{:020}", 14));
     let expected = format!(
         "{of}/pin/old/14-{}\n{of}/pin/old/10-{one}\n{of}/log/{:020}-{fourteen}-{}.sql.zst.age\n\
@@ -162,7 +162,7 @@ fn what_is_deleted_goes_from_its_far_end() {
         one + 3,
         one + 3,
     );
-    assert_eq!(order, expected);
+    assert_eq!(order, expected.lines().collect::<Vec<_>>());
 }
 
 #[test]
