@@ -151,6 +151,11 @@ fn print_table(plan: &Plan) -> anyhow::Result<()> {
                     *count = count.with(judged);
                     continue;
                 }
+                ObjectName::Verification { .. } => {
+                    let count = others.entry(("verifications", action, reasons)).or_default();
+                    *count = count.with(judged);
+                    continue;
+                }
                 _ => {
                     let count = others.entry(("archives of files", action, reasons)).or_default();
                     *count = count.with(judged);
