@@ -48,11 +48,6 @@ impl Fatal {
     }
 }
 
-/// A field that is right, but whose work this version does not do.
-pub fn unsupported(field: impl fmt::Display, way_out: impl fmt::Display) -> Fatal {
-    Fatal::new(field, "this is not supported by this version", way_out)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,6 +61,6 @@ mod tests {
             "spec.version: chart 0.29.1 cannot carry the sidecar; use 0.30.0 or newer"
         );
         assert_eq!((fatal.condition(), fatal.reason()), (Kind::ClusterReady, Reason::Refused));
-        assert_eq!(unsupported("spec.restore.from", "leave it out").condition(), Kind::Restored);
+        assert_eq!(Fatal::new("spec.restore.from", "x", "y").condition(), Kind::Restored);
     }
 }

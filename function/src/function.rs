@@ -93,12 +93,12 @@ fn answer(
         };
         let restore = order(&subject, &report, &source, handover);
         compose_config(&subject, orders, restore, response);
-        release.compose(&subject, &access, &names.restore_key().name, &health, response)?;
+        release.compose(&subject, &access, &health, response)?;
         drill::compose(&subject, &credentials, &access, &issued, response)?;
         prune::compose(&subject, &access, response)?;
         issued
     } else {
-        release.compose(&subject, &access, "", &health, response)?;
+        release.compose(&subject, &access, &health, response)?;
         credentials::compose_off(&subject, response)
     };
     protection::compose(&subject, response);

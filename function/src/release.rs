@@ -102,7 +102,6 @@ impl Release {
         mut self,
         subject: &Subject,
         access: &Access,
-        identity_secret: &str,
         health: &Condition,
         response: &mut Response,
     ) -> Result<(), Fatal> {
@@ -116,7 +115,6 @@ impl Release {
                 storage: &subject.input.storage,
                 names: subject.names,
                 access,
-                identity_secret,
                 distro: self.distro,
                 generation,
                 is_patched: subject.input.chart.sidecar_container,

@@ -39,8 +39,6 @@ pub struct Sidecar<'a> {
     pub names: &'a Names,
     /// The way to the bucket.
     pub access: &'a Access,
-    /// The Secret that the identity is in when a restore needs it.
-    pub identity_secret: &'a str,
     /// Where the database is.
     pub distro: Distro,
     /// How the chart takes containers.
@@ -199,7 +197,8 @@ impl Sidecar<'_> {
         }));
         if self.generation.has_init_containers() {
             // All that is in it: a clone brings the keys of its source's bucket too.
-            let identity = json!({"secretName": self.identity_secret, "defaultMode": mode, "optional": true});
+            let identity =
+                json!({"secretName": self.names.restore_key().name, "defaultMode": mode, "optional": true});
             volumes.push(secret("identity", identity));
         }
         volumes.push(json!({"name": volume("scratch"), "emptyDir": {}}));

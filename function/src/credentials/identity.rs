@@ -2,6 +2,7 @@
 //! randomness of this crate.
 
 use std::fmt;
+use std::sync::OnceLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -48,6 +49,8 @@ pub enum IdentityError {
 pub struct Identity {
     seed: Seed,
     recipient: Recipient,
+    /// Derived once, when first asked for: it costs as much as reading the identity.
+    signing: OnceLock<(Zeroizing<String>, String)>,
 }
 
 impl Identity {
@@ -103,7 +106,7 @@ impl Identity {
     fn from_seed(seed: Seed) -> Result<Self, IdentityError> {
         let text = encode(&seed)?;
         let age: age::x25519::Identity = text.parse().map_err(|_| IdentityError::Malformed)?;
-        Ok(Self { recipient: age.to_public().into(), seed })
+        Ok(Self { recipient: age.to_public().into(), seed, signing: OnceLock::new() })
     }
 
     /// As age writes it.
@@ -119,12 +122,16 @@ impl Identity {
     /// The key that signs this cluster's objects, and its public half; both base64url without padding. It
     /// follows from the identity (HKDF-SHA256, no salt, info `vcluster-backup signing-key v1`), so that
     /// there is one thing to draw and to keep.
-    pub fn signing_key(&self) -> Result<(Zeroizing<String>, String), IdentityError> {
+    pub fn signing_key(&self) -> Result<&(Zeroizing<String>, String), IdentityError> {
+        if let Some(signing) = self.signing.get() {
+            return Ok(signing);
+        }
         let seed = expand(b"", self.seed.as_ref(), b"vcluster-backup signing-key v1")?;
         let pair =
             Ed25519KeyPair::from_seed_unchecked(seed.as_ref()).map_err(|_| IdentityError::Derivation)?;
         let secret = Zeroizing::new(URL_SAFE_NO_PAD.encode(&seed[..]));
-        Ok((secret, URL_SAFE_NO_PAD.encode(pair.public_key().as_ref())))
+        let public = URL_SAFE_NO_PAD.encode(pair.public_key().as_ref());
+        Ok(self.signing.get_or_init(|| (secret, public)))
     }
 }
 

@@ -104,7 +104,7 @@ impl Keyring {
             let (_, signer) = identity.signing_key().map_err(|error| broken(subject, &error))?;
             issued.recipient = Some(identity.recipient().to_string());
             issued.fingerprints.push(Fingerprint::of(identity.recipient()).to_string());
-            issued.signers.push(signer);
+            issued.signers.push(signer.clone());
         }
         Ok(issued)
     }

@@ -94,7 +94,8 @@ pub fn find(
             return Err(missing("has no keys to its bucket yet; it goes on when it has.".into()));
         }
     };
-    let signers = identities.iter().map(|identity| Ok(identity.signing_key()?.1)).collect::<Result<_, _>>();
+    let signers =
+        identities.iter().map(|identity| Ok(identity.signing_key()?.1.clone())).collect::<Result<_, _>>();
     let signers =
         signers.map_err(|error: crate::credentials::identity::IdentityError| missing(error.to_string()))?;
     Ok(Backup { bucket: access.bucket, prefix: access.prefix, identities, keys, signers })
