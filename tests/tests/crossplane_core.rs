@@ -301,7 +301,8 @@ impl<'a> Story<'a> {
         }
     }
 
-    /// Every composed Secret: its version and what is in it.
+    /// Every composed Secret: its version and what is in it. The copy of the identity that the init container looks for
+    /// is none of them: it goes with the container, and comes back with it.
     fn secrets(&self) -> Result<BTreeMap<String, (Value, Value)>> {
         let listed = self.host.api().kubectl(&[
             "get",
@@ -313,10 +314,12 @@ impl<'a> Story<'a> {
             "json",
         ])?;
         let listed: Value = serde_json::from_str(&listed)?;
-        let found = listed["items"].as_array().context("no list")?.iter().map(|secret| {
+        let found = listed["items"].as_array().context("no list")?.iter().filter_map(|secret| {
             let metadata = &secret["metadata"];
+            let is_handed_over =
+                metadata["name"].as_str().is_some_and(|name| name.ends_with("-backup-restore"));
             let name = format!("{}/{}", metadata["namespace"], metadata["name"]);
-            (name, (metadata["resourceVersion"].clone(), secret["data"].clone()))
+            (!is_handed_over).then(|| (name, (metadata["resourceVersion"].clone(), secret["data"].clone())))
         });
         Ok(found.collect())
     }
