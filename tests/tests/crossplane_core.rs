@@ -69,9 +69,10 @@ async fn a_namespaced_xr_becomes_a_vcluster_with_a_backup() -> Result<()> {
     let _turn = ONE_AT_A_TIME.lock().await;
     let mut story = Story::begin(&tools, &NAMESPACED).await?;
     story.life().await?;
-    // As shipped the identity is where the pod reads it, and the condition says so.
+    // As shipped the identity is where the pod reads it, kept and for the init container, and the condition says so.
     let api = story.host.api();
-    assert_eq!(Reach::of(api, NAMESPACED.home, "dev").identities()?, ["\"Secret\" \"dev-backup-identity\""]);
+    let read = ["\"Secret\" \"dev-backup-identity\"", "\"Secret\" \"dev-backup-restore\""];
+    assert_eq!(Reach::of(api, NAMESPACED.home, "dev").identities()?, read);
     let vcluster = story.vcluster(|_| true).await?;
     assert!(has(&vcluster, "KeySealed", "False"), "{vcluster}");
 
