@@ -25,6 +25,14 @@ pub fn members() -> Result<Vec<PathBuf>> {
 pub fn cargo(args: &[&str]) -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(root()).args(args);
+    // What `cargo run` tells this program of itself. A build script that watches such variables (ring's does) would run
+    // again, and all that needs its crate be built anew, whenever cargo is run by hand and by this program in turn.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            cargo.env_remove(&name);
+        }
+    }
     cargo
 }
 
