@@ -103,6 +103,9 @@ func compose(req *v1.RunFunctionRequest, rsp *v1.RunFunctionResponse) error {
 	if there, found := observed["backup-keys"]; found {
 		objects["backup-keys"] = kept(n, n.release+"-backup", n.host, there.Resource.Object)
 	}
+	for name, made := range usages(n, identityName, keyNamespace) {
+		objects[name] = made
+	}
 	allReady := true
 	for name, made := range objects {
 		resource := resource.NewDesiredComposed()
